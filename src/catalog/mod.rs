@@ -1,0 +1,173 @@
+//! The catalog: what exists. An immutable value, and the commands that turn it into the next one. Knows nothing of DNS
+//! messages, Raft terms, sockets, files or clocks; what needs two of these at once belongs to the agent.
+//!
+//! ```text
+//! Catalog ── nodes ──> Home { node, its checks, its instances by id }
+//!    └───── services ─> Group { chunks of instances, in order of (node, service id) }
+//! Instance = a service on a node, joined with that node and every check that speaks for it
+//! ```
+//!
+//! Cloning a catalog is cheap: its maps share structure. What a change touched is copied, nothing else.
+
+mod apply;
+mod group;
+mod map;
+mod meta;
+mod record;
+
+use std::{borrow::Cow, sync::Arc};
+
+use uuid::Uuid;
+
+pub use apply::{Applied, Changes, Command, Refusal, Register, Reply, Table, Tables, Target, Topic};
+pub use group::{Chunk, Group, Instance};
+pub use map::Map;
+pub use meta::{InvalidMeta, check_meta};
+pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
+
+/// A name as it is looked up: lower-cased.
+pub type Key = Arc<str>;
+
+type HashMap<K, V> = imbl::GenericHashMap<K, V, ahash::RandomState, imbl::shared_ptr::DefaultSharedPtr>;
+
+/// Everything that a datacenter's servers agree on.
+#[derive(Clone, Default)]
+pub struct Catalog {
+    nodes: HashMap<Key, Arc<Home>>,
+    services: HashMap<Key, Arc<Group>>,
+    node_names: imbl::OrdSet<Key>,
+    service_names: imbl::OrdSet<Key>,
+    ids: imbl::OrdMap<Uuid, Key>,
+    /// Raised by one for each command that changed something.
+    index: u64,
+    tables: [u64; Table::COUNT],
+    service_gone: u64,
+    node_gone: u64,
+    kinds: imbl::OrdMap<Text, u64>,
+}
+
+/// One node, with all that is on it.
+#[derive(Clone)]
+pub struct Home {
+    node: Arc<Node>,
+    /// Of the node itself, by id.
+    checks: Arc<[Arc<Check>]>,
+    instances: imbl::OrdMap<Key, Arc<Instance>>,
+    index: u64,
+}
+
+impl Catalog {
+    /// Of the newest change; 0 in an empty catalog.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Of the newest change to a table.
+    pub fn table_index(&self, table: Table) -> u64 {
+        self.tables[table as usize]
+    }
+
+    /// When any service last lost its last instance; 0 if none ever did.
+    pub fn service_gone(&self) -> u64 {
+        self.service_gone
+    }
+
+    /// When any node was last removed; 0 if none ever was.
+    pub fn node_gone(&self) -> u64 {
+        self.node_gone
+    }
+
+    /// `name` is lower-cased (see [`fold`]).
+    pub fn node(&self, name: &str) -> Option<&Arc<Home>> {
+        self.nodes.get(name)
+    }
+
+    /// `name` is lower-cased (see [`fold`]).
+    pub fn service(&self, name: &str) -> Option<&Arc<Group>> {
+        self.services.get(name)
+    }
+
+    pub fn node_by_id(&self, id: Uuid) -> Option<&Arc<Home>> {
+        self.nodes.get(self.ids.get(&id)?)
+    }
+
+    /// The node whose id starts with these hexadecimal digits, where exactly one does.
+    pub fn node_by_id_prefix(&self, prefix: &str) -> Option<&Arc<Home>> {
+        let (low, high) = id_range(prefix)?;
+        let mut found = self.ids.range(low..=high);
+        match (found.next(), found.next()) {
+            (Some((_, name)), None) => self.nodes.get(name),
+            _ => None,
+        }
+    }
+
+    /// By name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Home>> {
+        self.node_names.iter().filter_map(|name| self.nodes.get(name))
+    }
+
+    /// By name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.service_names.iter().filter_map(|name| self.services.get(name))
+    }
+
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+}
+
+impl Home {
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// The checks of the node itself, by id.
+    pub fn checks(&self) -> &Arc<[Arc<Check>]> {
+        &self.checks
+    }
+
+    /// By service id.
+    pub fn instances(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.instances.values()
+    }
+
+    /// `id` is lower-cased (see [`fold`]).
+    pub fn instance(&self, id: &str) -> Option<&Arc<Instance>> {
+        self.instances.get(id)
+    }
+
+    /// Of the newest change to the node's record or its services (not its checks).
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Every check on the node, the node's own first.
+    pub fn all_checks(&self) -> impl Iterator<Item = &Arc<Check>> {
+        self.checks.iter().chain(self.instances().flat_map(|instance| instance.checks.iter()))
+    }
+}
+
+/// A name as it is looked up.
+pub fn fold(name: &str) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// The ids that start with these digits; `None` where they are no hexadecimal digits or too many.
+fn id_range(prefix: &str) -> Option<(Uuid, Uuid)> {
+    if prefix.is_empty() || prefix.len() > 32 || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let bits = u128::from_str_radix(prefix, 16).ok()?;
+    let free = 128 - 4 * prefix.len() as u32;
+    let low = bits.checked_shl(free).unwrap_or(bits);
+    let high = low | 1u128.checked_shl(free).map_or(u128::MAX, |bit| bit.wrapping_sub(1));
+    Some((Uuid::from_u128(low), Uuid::from_u128(if free == 0 { low } else { high })))
+}

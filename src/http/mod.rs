@@ -1,0 +1,2 @@
+//! The HTTP API under `/v1/`: encodes, decodes, and turns refusals into status codes. Holds no business rules of its
+//! own, and does not know whether this agent is a server.
