@@ -1,12 +1,19 @@
 //! Commands, and what they do to a catalog. Every server applies the same commands in the same order and ends with
 //! the same catalog, so nothing here reads a clock, rolls a die, or walks a map whose order may differ.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    Catalog, Key,
-    record::{Check, Node, Service, Text},
+    Catalog, Home, Key, check_meta, fold, fold_key,
+    record::{Check, Node, Service, Status, Text},
+    write::Write,
 };
+
+/// The check by which the members' gossip speaks for a node.
+pub const SERF_HEALTH: &str = "serfHealth";
 
 /// One change to the catalog, as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,8 +56,28 @@ pub struct Applied {
 /// Why a command was not applied: nothing was changed. The texts are Consul's, since clients match on them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    #[error("{0}")]
-    Invalid(String),
+    #[error("Must provide node")]
+    NoNode,
+    #[error("Must provide service name (Service.Service) when service ID is provided")]
+    NoServiceName,
+    #[error(
+        "failed inserting check on node \"{0}\": failed health check lookup: index error: object is missing a value for this index"
+    )]
+    NoCheckId(Text),
+    #[error("Node '{other}' for check '{check}' doesn't match register request node '{node}'")]
+    OtherNode { node: Text, other: Text, check: Text },
+    #[error("Unknown service ID '{service}' for check ID '{check}'")]
+    UnknownService { service: Text, check: Text },
+    #[error(
+        "failed inserting service: Invalid Service Meta for node {node} and serviceID {service}: {fault}"
+    )]
+    Meta { node: Text, service: Text, fault: String },
+    /// The name belongs to a living node with another id.
+    #[error(
+        "failed inserting node: Error while renaming Node ID: \"{id}\"{}: Node name {name} is reserved by node {owner} with name {owner_name} ({address})",
+        .renamed.as_ref().map(|address| format!(" ({address})")).unwrap_or_default()
+    )]
+    Reserved { id: Uuid, renamed: Option<Text>, name: Text, owner: Uuid, owner_name: Text, address: Text },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,7 +91,8 @@ pub enum Table {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tables(u8);
 
-/// What someone may wait on.
+/// What someone may wait on. A raised index is not a wake: a service registered on a node raises the index of the
+/// nodes table, and wakes nobody who waits for nodes (`cluster.md` §1.3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Topic {
     /// Any node record.
@@ -83,8 +111,8 @@ pub enum Topic {
     ServiceGone,
     /// Some node was removed.
     NodeGone,
-    /// Some check entered, left, or changed within this status.
-    State(Text),
+    /// Some check entered this status, left it, or changed within it.
+    State(Status),
 }
 
 /// What a command did. Empty where it changed nothing.
@@ -97,13 +125,160 @@ pub struct Changes {
 }
 
 impl Table {
-    pub(super) const COUNT: usize = 3;
+    pub(super) const ALL: [Table; 3] = [Table::Nodes, Table::Services, Table::Checks];
+}
+
+impl Tables {
+    pub fn contains(self, table: Table) -> bool {
+        self.0 & (1 << table as u8) != 0
+    }
+
+    pub(super) fn insert(&mut self, table: Table) {
+        self.0 |= 1 << table as u8;
+    }
 }
 
 impl Catalog {
     /// Applies one committed command. A refusal is an outcome like any other, and leaves everything as it was.
     pub fn apply(&mut self, command: Command) -> (Reply, Changes) {
-        let _ = command;
-        todo!()
+        let plan = match &command {
+            Command::Register(register) => match self.plan(register) {
+                Ok(plan) => Some(plan),
+                Err(refusal) => return (Err(refusal), Changes { index: self.index(), ..Changes::default() }),
+            },
+            Command::Deregister { .. } => None,
+        };
+        let mut write = Write::new(self);
+        match (command, plan) {
+            (Command::Register(register), Some(plan)) => register.write(plan, &mut write),
+            (Command::Register(_), None) => unreachable!("a registration is planned before it is written"),
+            (Command::Deregister { node, target }, _) => {
+                let node = fold_key(&node);
+                match target {
+                    Target::Node => write.remove_node(&node),
+                    Target::Service(id) => write.remove_service(&node, &id),
+                    Target::Check(id) => write.remove_check(&node, &id),
+                }
+            }
+        }
+        let changes = write.finish();
+        (Ok(Applied { index: changes.index, changed: !changes.topics.is_empty() }), changes)
     }
+
+    /// Everything that can refuse a registration, before anything is written.
+    fn plan(&self, register: &Register) -> Result<NodePlan, Refusal> {
+        if register.node.name.is_empty() {
+            return Err(Refusal::NoNode);
+        }
+        let plan = self.plan_node(register)?;
+        if let Some(service) = &register.service {
+            self.plan_service(&register.node, service)?;
+        }
+        for check in &register.checks {
+            self.plan_check(register, check)?;
+        }
+        Ok(plan)
+    }
+
+    /// What becomes of the node's row: names are unique, and so are ids (`cluster.md` §1.4).
+    fn plan_node(&self, register: &Register) -> Result<NodePlan, Refusal> {
+        let node = &register.node;
+        let key = fold(&node.name);
+        let here = self.node(&key);
+        if register.skip_node_update && here.is_some() {
+            return Ok(NodePlan::Keep);
+        }
+        let Some(id) = node.id else { return Ok(NodePlan::Write) };
+        let owner = self.node_by_id(id);
+        if owner.is_some_and(|owner| *fold(&owner.node().name) == *key) {
+            return Ok(NodePlan::Write);
+        }
+        if let Some((here, reserved)) =
+            here.and_then(|here| Some((here, here.node().id?))).filter(|(here, _)| alive(here))
+        {
+            return Err(Refusal::Reserved {
+                id,
+                renamed: owner.map(|owner| owner.node().address.clone()),
+                name: node.name.clone(),
+                owner: reserved,
+                owner_name: here.node().name.clone(),
+                address: here.node().address.clone(),
+            });
+        }
+        Ok(match owner {
+            Some(owner) => NodePlan::Rename { from: fold_key(&owner.node().name) },
+            None => NodePlan::Write,
+        })
+    }
+
+    fn plan_service(&self, node: &Node, service: &Service) -> Result<(), Refusal> {
+        if service.name.is_empty() {
+            return Err(Refusal::NoServiceName);
+        }
+        let Some(meta) = &service.meta else { return Ok(()) };
+        check_meta(meta.iter().map(|(key, value)| (&**key, &**value))).map_err(|fault| Refusal::Meta {
+            node: node.name.clone(),
+            service: service.id.clone(),
+            fault: fault.to_string(),
+        })
+    }
+
+    fn plan_check(&self, register: &Register, check: &Check) -> Result<(), Refusal> {
+        let node = &register.node.name;
+        if check.id.is_empty() {
+            return Err(Refusal::NoCheckId(node.clone()));
+        }
+        if !check.node.is_empty() && !check.node.eq_ignore_ascii_case(node) {
+            let (node, other, check) = (node.clone(), check.node.clone(), check.id.clone());
+            return Err(Refusal::OtherNode { node, other, check });
+        }
+        let service_id = &check.service_id;
+        let given = register
+            .service
+            .as_ref()
+            .is_some_and(|service| service.id_or_name().eq_ignore_ascii_case(service_id));
+        let stored = || self.node(&fold(node)).is_some_and(|home| home.instance(&fold(service_id)).is_some());
+        if service_id.is_empty() || given || stored() {
+            Ok(())
+        } else {
+            Err(Refusal::UnknownService { service: service_id.clone(), check: check.id.clone() })
+        }
+    }
+}
+
+/// What a registration does to the node's row.
+pub(super) enum NodePlan {
+    Keep,
+    Write,
+    /// The id is known under another name: that node goes with everything on it.
+    Rename {
+        from: Key,
+    },
+}
+
+impl Register {
+    fn write(self, plan: NodePlan, write: &mut Write) {
+        let node = fold_key(&self.node.name);
+        match plan {
+            NodePlan::Keep => {}
+            NodePlan::Write => write.put_node(&node, self.node, None),
+            NodePlan::Rename { from } => {
+                let created = write.created(&from);
+                write.remove_node(&from);
+                write.put_node(&node, self.node, created);
+            }
+        }
+        if let Some(mut service) = self.service {
+            service.id = service.id_or_name().clone();
+            write.put_service(&node, service);
+        }
+        for check in self.checks {
+            write.put_check(&node, check);
+        }
+    }
+}
+
+/// A node that gossip calls healthy keeps its name; a warning counts as healthy.
+fn alive(home: &Arc<Home>) -> bool {
+    home.checks().iter().any(|check| &*check.id == SERF_HEALTH && check.status != Status::Critical)
 }

@@ -14,12 +14,16 @@ mod group;
 mod map;
 mod meta;
 mod record;
+mod share;
+mod write;
 
 use std::{borrow::Cow, sync::Arc};
 
 use uuid::Uuid;
 
-pub use apply::{Applied, Changes, Command, Refusal, Register, Reply, Table, Tables, Target, Topic};
+pub use apply::{
+    Applied, Changes, Command, Refusal, Register, Reply, SERF_HEALTH, Table, Tables, Target, Topic,
+};
 pub use group::{Chunk, Group, Instance};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
@@ -40,10 +44,9 @@ pub struct Catalog {
     ids: imbl::OrdMap<Uuid, Key>,
     /// Raised by one for each command that changed something.
     index: u64,
-    tables: [u64; Table::COUNT],
+    tables: [u64; Table::ALL.len()],
     service_gone: u64,
     node_gone: u64,
-    kinds: imbl::OrdMap<Text, u64>,
 }
 
 /// One node, with all that is on it.
@@ -157,6 +160,14 @@ pub fn fold(name: &str) -> Cow<'_, str> {
         Cow::Owned(name.to_ascii_lowercase())
     } else {
         Cow::Borrowed(name)
+    }
+}
+
+/// As [`fold`], to be kept. A name that is lower-cased already is shared.
+pub(crate) fn fold_key(name: &Text) -> Key {
+    match fold(name) {
+        Cow::Borrowed(_) => name.clone(),
+        Cow::Owned(folded) => folded.into(),
     }
 }
 

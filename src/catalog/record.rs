@@ -122,6 +122,13 @@ pub struct Locality {
     pub zone: Text,
 }
 
+impl Service {
+    /// A service without an id goes by its name.
+    pub fn id_or_name(&self) -> &Text {
+        if self.id.is_empty() { &self.name } else { &self.id }
+    }
+}
+
 impl Default for Weights {
     fn default() -> Self {
         Weights { passing: 1, warning: 1 }

@@ -109,9 +109,21 @@ pub struct Thresholds {
 pub enum Kind {
     /// The program itself reports; silence for this long is critical.
     Ttl(Duration),
-    Script { args: Arc<[String]> },
-    Http { url: String, method: String, header: Vec<(String, Vec<String>)>, body: String, follow_redirects: bool, tls: Tls },
-    Tcp { address: String, tls: Option<Tls> },
+    Script {
+        args: Arc<[String]>,
+    },
+    Http {
+        url: String,
+        method: String,
+        header: Vec<(String, Vec<String>)>,
+        body: String,
+        follow_redirects: bool,
+        tls: Tls,
+    },
+    Tcp {
+        address: String,
+        tls: Option<Tls>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -82,7 +82,10 @@ impl ServiceTtl {
         if let Some((_, ttl)) = self.exact.iter().find(|(exact, _)| exact == name) {
             return *ttl;
         }
-        self.prefixes.iter().find(|(prefix, _)| name.starts_with(&**prefix)).map_or(Duration::ZERO, |(_, ttl)| *ttl)
+        self.prefixes
+            .iter()
+            .find(|(prefix, _)| name.starts_with(&**prefix))
+            .map_or(Duration::ZERO, |(_, ttl)| *ttl)
     }
 }
 
