@@ -280,5 +280,6 @@ impl Register {
 
 /// A node that gossip calls healthy keeps its name; a warning counts as healthy.
 fn alive(home: &Arc<Home>) -> bool {
-    home.checks().iter().any(|check| &*check.id == SERF_HEALTH && check.status != Status::Critical)
+    home.all_checks()
+        .any(|check| check.id.eq_ignore_ascii_case(SERF_HEALTH) && check.status != Status::Critical)
 }

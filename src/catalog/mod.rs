@@ -182,3 +182,59 @@ fn id_range(prefix: &str) -> Option<(Uuid, Uuid)> {
     let high = low | 1u128.checked_shl(free).map_or(u128::MAX, |bit| bit.wrapping_sub(1));
     Some((Uuid::from_u128(low), Uuid::from_u128(if free == 0 { low } else { high })))
 }
+
+impl Catalog {
+    /// What holds after every `apply`: rows are found under their own names, and every joined instance says what the
+    /// rows say. Tests call it after each step.
+    ///
+    /// # Panics
+    /// Where a promise is broken.
+    pub fn assert_consistent(&self) {
+        assert!(self.nodes.len() == self.node_names.len(), "every node is listed once");
+        assert!(self.services.len() == self.service_names.len(), "every service is listed once");
+        let mut instances = 0;
+        for home in self.nodes() {
+            let name = &home.node.name;
+            assert!(
+                self.node(&fold(name)).is_some_and(|found| Arc::ptr_eq(found, home)),
+                "{name} is found by name"
+            );
+            assert!(
+                home.node
+                    .id
+                    .is_none_or(|id| self.node_by_id(id).is_some_and(|found| Arc::ptr_eq(found, home)))
+            );
+            for instance in home.instances() {
+                instances += 1;
+                let id = &instance.service.id;
+                assert!(Arc::ptr_eq(&instance.node, &home.node), "{id} on {name} joins another node row");
+                assert!(
+                    Arc::ptr_eq(&instance.node_checks, &home.checks),
+                    "{id} on {name} joins other node checks"
+                );
+                assert!(instance.checks.iter().all(|check| check.service_id.eq_ignore_ascii_case(id)));
+                assert!(home.instance(&fold(id)).is_some(), "{id} on {name} is found by id");
+            }
+        }
+        assert!(
+            self.ids.iter().all(|(id, name)| self.node(name).is_some_and(|home| home.node.id == Some(*id)))
+        );
+        for group in self.services() {
+            assert!(group.instances().next().is_some(), "{} outlived its last instance", group.name());
+            let place = |instance: &Instance| (fold_key(&instance.node.name), fold_key(&instance.service.id));
+            let places: Vec<_> = group.instances().map(|instance| place(instance)).collect();
+            assert!(places.is_sorted_by(|a, b| a < b), "{} is in order", group.name());
+            for instance in group.instances() {
+                instances -= 1;
+                assert!(*fold_key(&instance.service.name) == **group.key());
+                let home = self.node(&fold(&instance.node.name)).expect("the node of an instance exists");
+                let own = home.instance(&fold(&instance.service.id)).expect("an instance stands on its node");
+                assert!(Arc::ptr_eq(own, instance), "group and node hold one and the same instance");
+            }
+        }
+        assert_eq!(instances, 0, "every instance stands in a group");
+    }
+}
+
+#[cfg(test)]
+mod tests;
