@@ -37,7 +37,10 @@ fn arrows_point_one_way() {
         }
         rooms.push(room);
     }
-    assert!(ARROWS.iter().all(|(room, _)| rooms.iter().any(|seen| seen == room)), "an arrow starts in a room that is gone");
+    assert!(
+        ARROWS.iter().all(|(room, _)| rooms.iter().any(|seen| seen == room)),
+        "an arrow starts in a room that is gone"
+    );
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -52,10 +55,12 @@ fn named_rooms(line: &str) -> Vec<String> {
             }
             let rest = &line[at + prefix.len()..];
             let list = rest.strip_prefix('{').map_or(vec![rest], |list| list.split(", ").collect());
-            let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
-            named.extend(list.into_iter().map(word).filter(|word| {
-                ARROWS.iter().any(|(room, _)| room == word)
-            }));
+            let word = |text: &str| {
+                text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+            };
+            named.extend(
+                list.into_iter().map(word).filter(|word| ARROWS.iter().any(|(room, _)| room == word)),
+            );
         }
     }
     named
