@@ -20,5 +20,6 @@
 
 pub mod catalog;
 pub mod check;
-pub mod cli;
+
 pub mod dns;
+pub mod raft;

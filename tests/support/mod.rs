@@ -1,0 +1,218 @@
+//! A real agent in a process of its own, on a loopback address of its own, stopped and cleaned away with its test.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use hickory_proto::{
+    op::{Message, MessageType, OpCode, Query},
+    rr::{Name, RecordType},
+};
+
+/// Whatever a test waits for comes sooner, or the test fails.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Agent {
+    child: Child,
+    pub address: Ipv4Addr,
+    log: Arc<Mutex<String>>,
+    pub folder: PathBuf,
+}
+
+/// A loopback address that no other test uses at this time, so that every agent has its usual ports.
+pub fn fresh_address() -> Ipv4Addr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let pid = std::process::id();
+    let [low, high] = NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+    Ipv4Addr::new(127, 16 + (pid >> 8) as u8 % 200, pid as u8, 2 + (low ^ high) % 250)
+}
+
+/// A folder of the test's own, gone afterwards.
+pub fn fresh_folder() -> PathBuf {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let name = format!("lictor-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+impl Agent {
+    /// Starts `lictor agent` with these arguments and waits until it says that it runs.
+    pub fn start(arguments: &[&str]) -> Agent {
+        Agent::start_with(arguments, &[])
+    }
+
+    /// As `start`, with files of a config directory.
+    pub fn start_with(arguments: &[&str], files: &[(&str, &str)]) -> Agent {
+        let agent = Agent::spawn(arguments, files);
+        agent.wait_for_log("agent running!");
+        agent
+    }
+
+    pub fn spawn(arguments: &[&str], files: &[(&str, &str)]) -> Agent {
+        let (address, folder) = (fresh_address(), fresh_folder());
+        for (name, text) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lictor"))
+            .args(["agent", &format!("-client={address}"), &format!("-bind={address}"), "-node=test-1"])
+            .arg(format!("-config-dir={}", folder.display()))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary under test starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        follow(out, log.clone());
+        follow(err, log.clone());
+        Agent { child, address, log, folder }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn wait_for_log(&self, text: &str) {
+        wait_for(&format!("{text:?} in the log"), || self.log().contains(text).then_some(()), || self.log());
+    }
+
+    /// Waits for the process to end, and gives its exit code.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        let log = self.log.clone();
+        let ended = || self.child.try_wait().unwrap();
+        wait_for("the agent to end", ended, || log.lock().unwrap().clone()).code()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub fn dns(&self) -> SocketAddr {
+        (self.address, 8600).into()
+    }
+
+    pub fn http(&self) -> SocketAddr {
+        (self.address, 8500).into()
+    }
+
+    /// The answers to a question, as sorted lines without owner and TTL: `SRV 1 1 80 a.node.dc1.consul.`
+    pub fn answers(&self, name: &str, kind: RecordType) -> Vec<String> {
+        let message = ask(self.dns(), name, kind);
+        let mut lines: Vec<String> =
+            message.answers.iter().map(|record| format!("{} {}", record.record_type(), record.data)).collect();
+        lines.sort();
+        lines
+    }
+
+    /// Asks until the answers are these.
+    pub fn wait_for_answers(&self, name: &str, kind: RecordType, expected: &[&str]) {
+        let asked = || Some(self.answers(name, kind)).filter(|answers| answers == expected);
+        wait_for(
+            &format!("{name} {kind} to be {expected:?}"),
+            || asked().map(drop),
+            || format!("{:?}\n{}", self.answers(name, kind), self.log()),
+        );
+    }
+
+    /// Status and body of an HTTP request.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        request(self.http(), method, path, body)
+    }
+
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (status, body) = self.request("GET", path, "");
+        assert_eq!(status, 200, "GET {path}: {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("GET {path}: {error}: {body}"))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+        let _best_effort = fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let mut query = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.connect(server).unwrap();
+    socket.send(&query.to_vec().unwrap()).unwrap();
+    let mut packet = vec![0; 65535];
+    let length = socket.recv(&mut packet).unwrap();
+    Message::from_vec(&packet[..length]).unwrap()
+}
+
+pub fn request(server: SocketAddr, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    (status, if chunked { unchunk(body) } else { body.to_string() })
+}
+
+/// Waits for a condition; where it does not come, fails with what `state` tells.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: impl Fn() -> String) -> T {
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..DEADLINE.as_millis() / PAUSE.as_millis() {
+        if let Some(value) = condition() {
+            return value;
+        }
+        thread::park_timeout(PAUSE);
+    }
+    panic!("waited in vain for {what}; now: {}", state());
+}
+
+pub fn examples() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples"))
+}
+
+fn unchunk(body: &str) -> String {
+    let mut whole = String::new();
+    let mut rest = body;
+    while let Some((length, after)) = rest.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).unwrap_or(0);
+        if length == 0 {
+            break;
+        }
+        whole.push_str(&after[..length]);
+        rest = &after[length + 2..];
+    }
+    whole
+}
+
+fn follow(out: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+}
