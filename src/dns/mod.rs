@@ -1,5 +1,17 @@
-//! Names: how they are asked and what they answer.
+//! Names: how they are asked and what they answer. Knows a catalog and its own settings; not whether this agent is a
+//! server, nor where the catalog comes from.
+//!
+//! ```text
+//! packet ─wire─> question ─name─> Lookup ─answer─> Answer ─reply─> packet
+//! ```
 
+mod address;
+mod answer;
+mod name;
+mod reply;
 mod settings;
+mod txt;
+mod wire;
 
+pub use reply::{Asker, Responder, Transport};
 pub use settings::{ServiceTtl, Settings, Soa};

@@ -1,0 +1,364 @@
+//! From a packet to a reply: what is refused, what is asked of the catalog, and what fits (`dns.md` §2, §17; sizes are
+//! measured as sent, and whatever a size cuts off sets TC).
+
+use std::net::IpAddr;
+
+use ahash::AHashMap;
+
+use super::{
+    answer::{Answer, Asked, Data, Item, Owner, Record},
+    name::{Name, Zones},
+    settings::Settings,
+    txt,
+    wire::{
+        self, Ede, HEAD_BYTES, HEADER_BYTES, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT, Query, Rcode,
+        class, kind,
+    },
+};
+use crate::catalog::Catalog;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Who asks, over what.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker {
+    pub transport: Transport,
+    pub from: IpAddr,
+}
+
+/// Answers packets. One for each thread: it holds its randomness, and room to work in.
+pub struct Responder {
+    random: fastrand::Rng,
+    zones: Zones,
+}
+
+/// How much may be said to this asker.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Bytes of the whole message.
+    bytes_max: usize,
+    /// Records in the answer section.
+    answers_max: usize,
+    /// Whether there is an OPT, and the size it offers.
+    opt: Option<u16>,
+}
+
+const TCP_BYTES_MAX: usize = 65535;
+const NOT_OURS: Ede = Ede { code: 20, text: "not one of our zones, and no recursion here" };
+const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
+const QR: u8 = 0x80;
+const AA: u8 = 0x04;
+const TC: u8 = 0x02;
+const RD: u8 = 0x01;
+const CD: u8 = 0x10;
+
+impl Responder {
+    pub fn new(seed: u64) -> Self {
+        Responder { random: fastrand::Rng::with_seed(seed), zones: Zones::default() }
+    }
+
+    /// Puts the reply to a packet in `out`, which is cleared first and stays empty where silence is the answer.
+    /// `catalog` is `None` before the first apply.
+    pub fn respond(
+        &mut self,
+        catalog: Option<&Catalog>,
+        settings: &Settings,
+        asker: &Asker,
+        packet: &[u8],
+        out: &mut Vec<u8>,
+    ) {
+        out.clear();
+        match wire::parse(packet) {
+            Parsed::Silence => {}
+            Parsed::NotImplemented => put_bare(out, packet, packet[2] & 0x78, Rcode::NotImp, None),
+            Parsed::NoQuestion => put_bare(out, packet, 0, Rcode::Refused, None),
+            Parsed::Malformed(question) => put_bare(out, packet, 0, Rcode::FormErr, question),
+            Parsed::Query(query) => self.answer(catalog, settings, asker, &query, out),
+        }
+    }
+
+    fn answer(
+        &mut self,
+        catalog: Option<&Catalog>,
+        settings: &Settings,
+        asker: &Asker,
+        query: &Query,
+        out: &mut Vec<u8>,
+    ) {
+        if !self.zones.are_of(settings) {
+            self.zones = Zones::of(settings);
+        }
+        let limits = Limits::of(settings, asker, query);
+        let refuse =
+            |out: &mut Vec<u8>, rcode, flags, ede| put_refusal(out, query, &limits, rcode, flags, ede);
+        if query.edns.is_some_and(|edns| edns.version != 0) {
+            return refuse(out, Rcode::BadVers, 0, None);
+        }
+        let name = Name::new(query.name);
+        let depth = self.zones.split(&name);
+        let Some(depth) = depth.filter(|_| matches!(query.qclass, class::IN | class::ANY)) else {
+            return refuse(out, Rcode::Refused, 0, depth.is_none().then_some(NOT_OURS));
+        };
+        if query.qtype == kind::AXFR {
+            return refuse(out, Rcode::NotImp, AA, None);
+        }
+        let Some(catalog) = catalog else { return refuse(out, Rcode::ServFail, AA, Some(NOT_READY)) };
+        let lookup = self.zones.parse(&name, depth, query.qtype == kind::SRV);
+        let asked = Asked {
+            catalog,
+            settings,
+            name: &name,
+            qtype: query.qtype,
+            node_tail: &self.zones.node_tail,
+            address_tail: &self.zones.address_tail,
+        };
+        let mut answer = asked.answer(&lookup, &mut self.random);
+        if query.qtype != kind::SRV && settings.a_record_limit > 0 {
+            cut(&mut answer, settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
+        }
+        cut(&mut answer, limits.answers_max, |_| true);
+        let zone_at = QUESTION_AT + name.offset(depth);
+        Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
+    }
+}
+
+impl Limits {
+    fn of(settings: &Settings, asker: &Asker, query: &Query) -> Self {
+        let own =
+            if asker.from.is_loopback() { settings.udp_bytes_max_loopback } else { settings.udp_bytes_max };
+        let own = own.max(PLAIN_UDP_BYTES as u16);
+        let offered = query.edns.map_or(PLAIN_UDP_BYTES, |edns| usize::from(edns.size).max(PLAIN_UDP_BYTES));
+        let plain_udp = asker.transport == Transport::Udp && offered == PLAIN_UDP_BYTES;
+        Limits {
+            bytes_max: match asker.transport {
+                Transport::Tcp => TCP_BYTES_MAX,
+                Transport::Udp => offered.min(usize::from(own)),
+            },
+            answers_max: match settings.udp_answer_limit {
+                limit if plain_udp && limit > 0 => limit,
+                _ => usize::MAX,
+            },
+            opt: query.edns.map(|_| own),
+        }
+    }
+}
+
+/// Keeps the first `most` of the records that count.
+fn cut(answer: &mut Answer, most: usize, counts: impl Fn(&Item) -> bool) {
+    let mut kept = 0;
+    let before = answer.items.len();
+    answer.items.retain(|item| {
+        let keep = !counts(item) || kept < most;
+        kept += usize::from(counts(item));
+        keep
+    });
+    answer.cut_by_count |= answer.items.len() < before;
+}
+
+/// A reply with nothing in it but the question, if that. `opcode` is in its place in the header.
+fn put_bare(out: &mut Vec<u8>, packet: &[u8], opcode: u8, rcode: Rcode, question: Option<&[u8]>) {
+    let id = u16::from_be_bytes([packet[0], packet[1]]);
+    // As received but for AA and Z; a malformed message is answered as a query.
+    let flags = [QR | opcode | packet[2] & (TC | RD), packet[3] & 0xb0 | rcode as u8];
+    wire::put_header(
+        out,
+        id,
+        if rcode == Rcode::Refused { [flags[0] & !TC, flags[1] & 0x1f] } else { flags },
+    );
+    if let Some(question) = question {
+        out.extend_from_slice(question);
+        wire::put_count(out, 0, 1);
+    }
+}
+
+fn put_refusal(out: &mut Vec<u8>, query: &Query, limits: &Limits, rcode: Rcode, flags: u8, ede: Option<Ede>) {
+    put_question(out, query, rcode, flags);
+    if let Some(size) = limits.opt {
+        wire::put_opt(out, size, rcode, ede);
+        wire::put_count(out, 3, 1);
+    }
+}
+
+fn put_question(out: &mut Vec<u8>, query: &Query, rcode: Rcode, flags: u8) {
+    let bits = |set: bool, bit: u8| if set { bit } else { 0 };
+    wire::put_header(
+        out,
+        query.id,
+        [QR | flags | bits(query.rd, RD), bits(query.cd, CD) | rcode as u8 & 0xf],
+    );
+    out.extend_from_slice(query.question);
+    // A question that was cut short lacks its type and class: they are told as 0.
+    out.resize(HEADER_BYTES + query.name.len() + 4, 0);
+    wire::put_count(out, 0, 1);
+}
+
+/// An answer on its way into a message.
+struct Reply<'a> {
+    query: &'a Query<'a>,
+    settings: &'a Settings,
+    limits: &'a Limits,
+    /// Where in the message the zone's labels begin, in the spelling asked.
+    zone_at: usize,
+    answer: &'a Answer,
+}
+
+impl Reply<'_> {
+    /// Puts in as many records as fit, each with the addresses that go with it. Node meta goes in only if all of it
+    /// fits.
+    fn fit(&self, out: &mut Vec<u8>) {
+        let all = self.answer.items.len();
+        let fits = |out: &mut Vec<u8>, items, texts, cut| {
+            out.clear();
+            self.put(out, items, texts, cut);
+            out.len() <= self.limits.bytes_max
+        };
+        let has_texts =
+            !self.answer.texts.is_empty() || self.answer.items.iter().any(|item| !item.texts.is_empty());
+        if has_texts && fits(out, all, true, false) || fits(out, all, false, false) {
+            return;
+        }
+        let (mut low, mut high) = (0, all);
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            if fits(out, middle, false, true) {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        fits(out, low, false, true);
+    }
+
+    fn put(&self, out: &mut Vec<u8>, items: usize, texts: bool, cut_by_size: bool) {
+        let answer = self.answer;
+        let truncated = cut_by_size || answer.cut_by_count && self.settings.enable_truncate;
+        put_question(
+            out,
+            self.query,
+            answer.rcode.unwrap_or(Rcode::NoError),
+            AA | if truncated { TC } else { 0 },
+        );
+        let mut names = Names {
+            compress: !self.settings.disable_compression,
+            zone_at: self.zone_at,
+            seen: AHashMap::new(),
+        };
+        let items = &answer.items[..items];
+        let mut counts = [0u16; 3];
+        let mut put = |section: usize, record: &Record, out: &mut Vec<u8>| {
+            names.put_record(out, record);
+            counts[section] += 1;
+        };
+        items.iter().for_each(|item| put(0, &item.record, out));
+        answer.authority.iter().for_each(|record| put(1, record, out));
+        items.iter().flat_map(|item| &item.glue).for_each(|record| put(2, record, out));
+        answer.additional.iter().for_each(|record| put(2, record, out));
+        if texts {
+            let all = items.iter().flat_map(|item| &item.texts).chain(&answer.texts);
+            all.for_each(|record| put(2, record, out));
+        }
+        if let Some(size) = self.limits.opt {
+            wire::put_opt(out, size, answer.rcode.unwrap_or(Rcode::NoError), answer.ede);
+            counts[2] += 1;
+        }
+        for (section, count) in counts.into_iter().enumerate() {
+            wire::put_count(out, section + 1, count);
+        }
+    }
+}
+
+/// The names that a message holds already, to be pointed at.
+struct Names {
+    compress: bool,
+    zone_at: usize,
+    seen: AHashMap<Owner, usize>,
+}
+
+impl Names {
+    fn put_record(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.put_owner(out, &record.owner);
+        let data_at = out.len() + HEAD_BYTES - 2;
+        match &record.data {
+            Data::Address(IpAddr::V4(ip)) => return wire::put_v4(out, record.ttl_secs, *ip),
+            Data::Address(IpAddr::V6(ip)) => return wire::put_v6(out, record.ttl_secs, *ip),
+            Data::Meta { key, value } => return txt::put_meta(out, record.ttl_secs, key, value),
+            Data::Srv { weight, port, target } => {
+                wire::put_head(out, kind::SRV, record.ttl_secs, 0);
+                [PRIORITY, *weight, *port].into_iter().for_each(|number| wire::put_u16(out, number));
+                self.put_whole(out, target);
+            }
+            Data::Cname(target) => {
+                wire::put_head(out, kind::CNAME, record.ttl_secs, 0);
+                self.put_whole(out, target);
+            }
+            Data::Ns(target) => {
+                wire::put_head(out, kind::NS, record.ttl_secs, 0);
+                self.put_whole(out, target);
+            }
+            Data::Soa(numbers) => {
+                wire::put_head(out, kind::SOA, record.ttl_secs, 0);
+                for label in [&b"\x02ns"[..], b"\x0ahostmaster"] {
+                    out.extend_from_slice(label);
+                    self.put_owner(out, &Owner::Zone);
+                }
+                numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
+            }
+        }
+        let length = (out.len() - data_at) as u16;
+        out[data_at - 2..data_at].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// A name in the fewest bytes: the question and its zone are always there to be pointed at.
+    fn put_owner(&mut self, out: &mut Vec<u8>, owner: &Owner) {
+        if !self.compress {
+            return self.put_whole(out, owner);
+        }
+        let seen = self.seen.get(owner).copied();
+        match (owner, seen) {
+            (Owner::Question, _) => wire::put_pointer(out, QUESTION_AT),
+            (Owner::Zone, _) => wire::put_pointer(out, self.zone_at),
+            (_, Some(at)) => wire::put_pointer(out, at),
+            (Owner::InZone(labels), None) => {
+                out.extend_from_slice(labels);
+                wire::put_pointer(out, self.zone_at);
+            }
+            (Owner::Elsewhere(_), None) => self.put_whole(out, owner),
+        }
+    }
+
+    /// A name in full, as RFC 2782 wants targets.
+    fn put_whole(&mut self, out: &mut Vec<u8>, owner: &Owner) {
+        let at = out.len();
+        match owner {
+            Owner::Question => put_asked(out, QUESTION_AT),
+            Owner::Zone => put_asked(out, self.zone_at),
+            Owner::InZone(labels) => {
+                out.extend_from_slice(labels);
+                put_asked(out, self.zone_at);
+            }
+            Owner::Elsewhere(labels) => {
+                out.extend_from_slice(labels);
+                out.push(0);
+            }
+        }
+        if at < POINTER_END {
+            self.seen.entry(owner.clone()).or_insert(at);
+        }
+    }
+}
+
+/// The question's name from here to its root, once more.
+fn put_asked(out: &mut Vec<u8>, from: usize) {
+    let mut end = from;
+    while out[end] != 0 {
+        end += 1 + usize::from(out[end]);
+    }
+    out.extend_from_within(from..=end);
+}
+
+/// The priority of every SRV record.
+pub const PRIORITY: u16 = 1;
