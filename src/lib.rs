@@ -20,4 +20,5 @@
 
 pub mod catalog;
 pub mod check;
+pub mod cli;
 pub mod dns;

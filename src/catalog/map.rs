@@ -27,6 +27,11 @@ impl<V> Map<V> {
         self.0.is_empty()
     }
 
+    /// The pairs, to be replaced by equal ones; `None` where the map is shared already.
+    pub(super) fn pairs_mut(&mut self) -> Option<&mut [(Text, V)]> {
+        Arc::get_mut(&mut self.0)
+    }
+
     /// Whether both are one and the same in memory.
     pub fn shares(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -343,3 +343,31 @@ fn equal_values_are_shared() {
     assert!(Arc::ptr_eq(&a.id, &b.id) && Arc::ptr_eq(&a.service_name, &instances[0].service.name));
     assert!(Arc::ptr_eq(&b.service_tags, &instances[1].service.tags));
 }
+
+#[test]
+fn an_address_said_again_is_shared() {
+    let tagged = |address: &str| Some([("lan", address.into())].into_iter().collect());
+    let at = |id: &str, address: &str, tags: &[&str]| Service {
+        address: address.into(),
+        tags: tags.iter().map(|tag| Text::from(*tag)).collect(),
+        tagged_addresses: Some(
+            [("lan", ServiceAddress { address: address.into(), port: 1 })].into_iter().collect(),
+        ),
+        ..service(id, "web")
+    };
+    let catalog = catalog([
+        register(
+            Node { tagged_addresses: tagged("10.0.0.1"), ..node("ash") },
+            Some(at("a", "10.0.0.1", &["x", "y"])),
+            vec![],
+        ),
+        register(node("ash"), Some(at("b", "10.0.0.2", &["y"])), vec![]),
+    ]);
+    let instances: Vec<_> = catalog.service("web").unwrap().instances().collect();
+    let [a, b] = [&instances[0].service, &instances[1].service];
+    let lan = |service: &Service| {
+        service.tagged_addresses.as_ref().unwrap().iter().next().map(|(k, v)| (k.clone(), v.clone())).unwrap()
+    };
+    assert!(Arc::ptr_eq(&a.address, &lan(a).1.address) && Arc::ptr_eq(&lan(a).0, &lan(b).0));
+    assert!(Arc::ptr_eq(&b.tags[0], &a.tags[1]), "a tag that only some share");
+}

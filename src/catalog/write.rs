@@ -55,6 +55,7 @@ impl<'a> Write<'a> {
         if let Some(neighbour) = self.node_before(key) {
             share::node(&mut node, &neighbour);
         }
+        share::node_within(&mut node);
         self.file_id(key, former.as_ref().and_then(|former| former.id), node.id);
         let node = Arc::new(node);
         match self.catalog.nodes.get_mut(key) {
@@ -84,8 +85,8 @@ impl<'a> Write<'a> {
         if let Some(neighbour) = self.neighbour(&key, &home.node.name, &service.id) {
             share::service(&mut service, &neighbour.service);
         }
+        share::service_within(&mut service, &home.node);
         let (id, name) = (service.id.clone(), service.name.clone());
-        share::text(&mut service.id, &name);
         let service = Arc::new(service);
         if let Some(former) = former.filter(|former| *fold_key(&former.service.name) != *key) {
             // The id changed its name: the old service loses an instance, and the checks move to the new one.
