@@ -34,19 +34,22 @@ trap 'stop; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 cargo build --release --quiet --bench dns
-bench=$(cargo build --release --quiet --bench dns --message-format=json | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')
+bench=$(cargo build --release --quiet --bench dns --message-format=json | sed -n 's|.*"executable":"\([^"]*/dns-[^"]*\)".*|\1|p')
 "$bench" data "$work"
 
-# Every process of the server that runs.
+# A process and all that descend from it.
 processes() {
-    echo "$server"
-    cat "/proc/$server/task/$server/children" 2>/dev/null
+    local child
+    echo "$1"
+    for child in $(cat "/proc/$1/task"/*/children 2>/dev/null); do
+        processes "$child"
+    done
 }
 
-# Its threads, as /proc/PID/task/TID. Of lictor and the floor only those that answer DNS.
+# The threads of the server that runs, as /proc/PID/task/TID. Of lictor and the floor only those that answer DNS.
 threads() {
     local process thread name
-    for process in $(processes); do
+    for process in $(processes "$server"); do
         for thread in /proc/"$process"/task/*; do
             read -r name <"$thread/comm" || continue
             case $1:$name in
@@ -75,7 +78,7 @@ start() { # SERVER COMMAND...
     shift
     taskset -c "$ASKING_CORE" "$@" >"$work/log" 2>&1 &
     server=$!
-    until dig @127.0.0.1 -p "$PORT" +tries=1 +time=1 +short small-000.service.consul A 2>/dev/null | grep -q '^10\.'; do
+    until ask "$PORT" 3-A 0.1 | grep -q 'completed: *[1-9]'; do
         if [ $SECONDS -ge $deadline ] || ! kill -0 $server 2>/dev/null; then
             echo "$name does not answer:" >&2
             cat "$work/log" >&2
@@ -90,7 +93,7 @@ start() { # SERVER COMMAND...
 # Appends "CASE COLUMN MICROSECONDS" to the results.
 measure() { # SERVER PORT CASE COLUMN
     local before after report
-    ask "$2" "$3" "$(half)" >/dev/null
+    ask "$2" "$3" "$(half)" >"$work/log"
     before=$(cpu "$1")
     report=$(ask "$2" "$3" "$SECONDS_EACH")
     after=$(cpu "$1")
@@ -143,6 +146,7 @@ server:
     xfrdir: "$work"
     zonelistfile: "$work/zone.list"
     database: ""
+    rrl-ratelimit: 0
 remote-control:
     control-enable: no
 zone:

@@ -113,6 +113,10 @@ pub fn exchange<S>(
             return;
         }
         let Ok(received) = received else {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a thread of its own, at the rim, for a millisecond"
+            )]
             thread::sleep(ERROR_PAUSE);
             continue;
         };
