@@ -2,7 +2,7 @@
 
 use std::{
     io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     process::{Command, Stdio},
     sync::Arc,
@@ -10,7 +10,10 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use lictor::dns::{Asker, Published, Responder, Roads, Server, Settings, TcpLimits, Transport};
+use lictor::{
+    catalog::{self, Catalog, Node, Register, Service},
+    dns::{Asker, Published, Responder, Roads, Server, Settings, TcpLimits, Transport},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
@@ -69,7 +72,7 @@ async fn ipv6_is_served_where_there_is_any() {
             };
             let running = Running::run(server);
             let packet = question(7, "web.service.consul", A);
-            let mut asked = vec![IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+            let mut asked = vec![IpAddr::V6(Ipv6Addr::LOCALHOST)];
             // `::` alone takes IPv4 too.
             asked.extend((bound == "[::]:0").then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
             for ip in asked {
@@ -80,6 +83,21 @@ async fn ipv6_is_served_where_there_is_any() {
             running.stop().await;
         }
     }
+}
+
+#[test]
+fn both_wildcards_can_be_had_side_by_side() {
+    if std::net::UdpSocket::bind("[::]:0").is_err() {
+        println!("skipped: no IPv6 here");
+        return;
+    }
+    // Between finding a free port and taking it twice another test may be quicker.
+    let both = (0..20).any(|_| {
+        let port = Server::bind(&["0.0.0.0:0".parse().unwrap()], &roads()).unwrap().addrs()[0].port();
+        let wildcards = [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()];
+        Server::bind(&wildcards, &roads()).is_ok_and(|server| server.addrs() == wildcards)
+    });
+    assert!(both);
 }
 
 /// The client's socket takes packets only from the address it asked.
@@ -308,8 +326,17 @@ fn roads() -> Roads {
     Roads { udp_threads: NonZeroUsize::new(2).unwrap(), ..Roads::of(&Settings::default()) }
 }
 
+/// One instance of one service.
 fn published() -> Published {
-    Published { catalog: Arc::new(ArcSwapOption::empty()), settings: Arc::new(ArcSwap::default()) }
+    let node = Node { name: "ash".into(), address: "10.1.0.11".into(), ..Node::default() };
+    let service = Service { id: "web".into(), name: "web".into(), port: 80, ..Service::default() };
+    let mut catalog = Catalog::default();
+    let register = Register { node, service: Some(service), ..Register::default() };
+    catalog.apply(catalog::Command::Register(Box::new(register))).0.unwrap();
+    Published {
+        catalog: Arc::new(ArcSwapOption::from_pointee(catalog)),
+        settings: Arc::new(ArcSwap::default()),
+    }
 }
 
 /// What is answered to a loopback client, by whatever road.
