@@ -192,7 +192,7 @@ async fn many_clients_at_once_get_their_own_replies() {
 async fn a_connection_has_128_replies() {
     let running = Running::start(LOOPBACK, roads());
     let mut stream = TcpStream::connect(running.addr).await.unwrap();
-    let packets: Vec<_> = (0..130).map(|id| question(id, "web.service.consul", A)).collect();
+    let packets: Vec<_> = (0..300).map(|id| question(id, "web.service.consul", A)).collect();
     let all: Vec<u8> = packets.iter().flat_map(|packet| framed(packet)).collect();
     stream.write_all(&all).await.unwrap();
     for packet in &packets[..128] {
