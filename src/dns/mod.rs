@@ -9,9 +9,16 @@ mod address;
 mod answer;
 mod name;
 mod reply;
+mod server;
 mod settings;
+mod tcp;
 mod txt;
+mod udp;
+#[cfg(target_os = "linux")]
+pub mod udp_batch;
 mod wire;
 
 pub use reply::{Asker, Responder, Transport};
+pub use server::{BindError, Published, Roads, Server};
 pub use settings::{ServiceTtl, Settings, Soa};
+pub use tcp::Limits as TcpLimits;
