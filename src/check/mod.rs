@@ -2,5 +2,9 @@
 //! records; not who is told of a verdict, nor whether anything is replicated.
 
 mod definition;
+mod duration;
 
-pub use definition::{CheckSpec, Definition, Kind, ServiceDefinition, ServiceSpec, Span, Thresholds, Tls};
+pub use definition::{
+    CheckSpec, Definition, Invalid, Kind, ServiceDefinition, ServiceSpec, Span, Thresholds, Tls,
+};
+pub use duration::{format_duration, parse_duration};
