@@ -23,3 +23,4 @@ pub mod check;
 
 pub mod dns;
 pub mod raft;
+pub mod server;

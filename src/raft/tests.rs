@@ -2,6 +2,11 @@
 
 use std::{future::Future, pin::pin, task::Poll};
 
+use openraft::{
+    StorageError,
+    testing::{StoreBuilder, Suite},
+};
+
 use super::*;
 use crate::catalog::{Check, Node, Register, Service, Topic};
 
@@ -141,6 +146,18 @@ async fn readers_never_free_a_catalog() {
     raft.propose(register("ash", 82)).await.unwrap().unwrap();
     assert!(weak.upgrade().is_none(), "gone with the next publish");
     raft.stop().await;
+}
+
+/// openraft's own suite over its two storage traits.
+#[test]
+fn storage_keeps_its_contract() {
+    struct InMemory;
+    impl StoreBuilder<Types, log::Log, machine::Machine> for InMemory {
+        async fn build(&self) -> Result<((), log::Log, machine::Machine), StorageError<u64>> {
+            Ok(((), log::Log::default(), machine::Machine::new(Published::default(), Arc::default())))
+        }
+    }
+    Suite::test_all(InMemory).unwrap();
 }
 
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 8300);
