@@ -20,7 +20,9 @@
 
 pub mod catalog;
 pub mod check;
+pub mod config;
 
 pub mod dns;
+pub mod http;
 pub mod raft;
 pub mod server;

@@ -1,60 +1,59 @@
-//! What only servers do. The leader turns members into catalog: today itself alone, since nobody else can join yet.
-//! Knows agreement and the catalog; not how members are found, nor what else an agent has registered on its node.
+//! What a server does as leader: members become rows of the catalog. So far the only member is this server itself.
+//! Knows agreement and the catalog; not how members are found, nor what else an agent registers on its node.
 
-mod member;
+mod reconcile;
 
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::raft::Raft;
 
-pub use member::{Member, reconcile};
+pub use reconcile::{Member, reconcile};
 
-/// The leader's duties. They write only where the catalog differs from what they want of it.
-pub struct Leader {
-    pub raft: Raft,
-    /// This server itself.
-    pub member: Member,
-    /// [`RECONCILE_EVERY`], unless a test is in a hurry.
-    pub reconcile_every: Duration,
-}
-
-/// Rows of ours that somebody removed are back after this, at the latest.
-pub const RECONCILE_EVERY: Duration = Duration::from_secs(60);
+/// A row that somebody removed or changed from outside comes back within this time (`cluster.md` §4.2).
+const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// After a write that did not come through.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-impl Leader {
-    /// Runs until `shutdown`.
-    pub async fn run(self, shutdown: CancellationToken) {
-        loop {
-            let pause = if self.reconcile().await {
-                self.reconcile_every
-            } else {
-                self.reconcile_every.min(RETRY_AFTER)
-            };
-            if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
-        }
-    }
+/// Keeps this server's own rows in the catalog until `shutdown`, and writes only where the catalog says otherwise.
+/// `ready` is told once they are there: what the agent says of its node should come later, and so stand.
+pub async fn run(raft: Raft, member: Member, ready: oneshot::Sender<()>, shutdown: CancellationToken) {
+    keep(raft, member, RECONCILE_EVERY, ready, shutdown).await;
+}
 
-    /// Repairs the rows of this server, if it leads; says whether they are as they should be. An agent calls it before
-    /// it registers anything itself, so that its own word about its node is the later one.
-    pub async fn reconcile(&self) -> bool {
-        if !self.raft.is_leader() {
-            return true;
-        }
-        let Some(command) = reconcile(&self.raft.catalog(), &self.member) else { return true };
-        let fault = match self.raft.propose(command).await {
-            Ok(Ok(_)) => return true,
-            Ok(Err(refusal)) => refusal.to_string(),
-            Err(error) => error.to_string(),
+async fn keep(
+    raft: Raft,
+    member: Member,
+    every: Duration,
+    ready: oneshot::Sender<()>,
+    shutdown: CancellationToken,
+) {
+    let mut ready = Some(ready);
+    loop {
+        let pause = if settle(&raft, &member).await {
+            // Nobody may be waiting any more.
+            drop(ready.take().map(|ready| ready.send(())));
+            every
+        } else {
+            RETRY_AFTER.min(every)
         };
-        tracing::warn!(member = %self.member.name, error = %fault, "failed to register a member");
-        false
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
     }
+}
+
+/// Writes what must be written; says whether the rows are now as they should be.
+async fn settle(raft: &Raft, member: &Member) -> bool {
+    let Some(command) = reconcile(&raft.catalog(), member) else { return true };
+    match raft.propose(command).await {
+        Ok(Ok(_)) => return true,
+        Ok(Err(refusal)) => tracing::error!(node = &*member.name, %refusal, "cannot register this server"),
+        Err(error) => tracing::warn!(node = &*member.name, %error, "cannot register this server yet"),
+    }
+    false
 }
 
 #[cfg(test)]

@@ -92,10 +92,11 @@ async fn the_leader_keeps_its_rows() {
     let shutdown = CancellationToken::new();
     let settings = raft::Settings { address: ([127, 0, 0, 1], 8300).into(), log_bytes_max: 1 << 20 };
     let (raft, agreement) = Raft::start(settings, shutdown.clone()).await.unwrap();
-    let leader = Leader { raft: raft.clone(), member: member(), reconcile_every: Duration::from_millis(1) };
-    assert!(leader.reconcile().await);
+    let (ready, is_ready) = oneshot::channel();
+    let duties =
+        tokio::spawn(keep(raft.clone(), member(), Duration::from_millis(1), ready, shutdown.clone()));
+    is_ready.await.unwrap();
     let index = raft.catalog().index();
-    let duties = tokio::spawn(leader.run(shutdown.clone()));
 
     let wait = raft.waiters().register(vec![Topic::Service("consul".into())]);
     raft.propose(Command::Deregister { node: "oak".into(), target: Target::Node }).await.unwrap().unwrap();
@@ -117,7 +118,7 @@ fn member() -> Member {
         id: uuid::Uuid::from_u128(7),
         address: [10, 0, 0, 1].into(),
         datacenter: "north".into(),
-        rpc_port: 8300,
+        port: 8300,
         version: "1.16.4".into(),
     }
 }

@@ -9,15 +9,15 @@ use crate::catalog::{
     Catalog, Check, Command, Map, Node, Register, SERF_HEALTH, Service, Status, Text, fold,
 };
 
-/// A server that is alive, as members see it.
-#[derive(Clone, Debug, PartialEq)]
+/// A server that is alive, as members know it.
+#[derive(Clone, Debug)]
 pub struct Member {
     pub name: Text,
     pub id: Uuid,
     pub address: IpAddr,
     pub datacenter: Text,
     /// Where it answers other servers.
-    pub rpc_port: u16,
+    pub port: u16,
     /// That it is compatible with: `1.16.4`.
     pub version: Text,
 }
@@ -85,7 +85,7 @@ impl Member {
         Service {
             id: CONSUL.into(),
             name: CONSUL.into(),
-            port: self.rpc_port,
+            port: self.port,
             meta: Some(meta.into_iter().map(|(key, value)| (key, Text::from(value))).collect()),
             created: stored.map_or(0, |stored| stored.created),
             modified: stored.map_or(0, |stored| stored.modified),
