@@ -7,8 +7,10 @@ mod flags;
 mod hcl;
 mod json;
 mod keys;
+mod layer;
 mod load;
 mod reader;
+mod sources;
 mod tree;
 
 use std::{
@@ -25,7 +27,10 @@ use crate::{
 };
 
 pub use flags::{FlagError, Flags, parse_flags};
-pub use load::{Faults, Format, load};
+pub use load::{Faults, load};
+pub use reader::Fault;
+pub use sources::Format;
+pub use tree::{Member, Place};
 
 /// Everything an agent is started with.
 #[derive(Clone, Debug)]
