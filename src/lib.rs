@@ -25,3 +25,4 @@ pub mod config;
 pub mod dns;
 pub mod http;
 pub mod raft;
+pub mod server;
