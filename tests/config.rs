@@ -70,7 +70,8 @@ fn an_agent_that_cannot_be_yet_is_refused() {
 }
 
 /// A case is `== what it shows`, the flags in a line, files after `-- NAME`, and what comes of it after `-- expect`:
-/// what differs from an agent with only `-dev` or `-data-dir`, warnings, or faults.
+/// what differs from an agent with only `-dev` or `-data-dir`, warnings, or faults. `$` is the directory of the files,
+/// `␍` a carriage return.
 fn run(file: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(file);
     let script = fs::read_to_string(&path).unwrap();
@@ -98,7 +99,7 @@ fn outcome(case: &str) -> String {
     let flags = parts.next().and_then(|head| head.split_once('\n')).map_or("", |(_, flags)| flags);
     for part in parts.filter(|part| !part.is_empty()) {
         let (name, text) = part.split_once('\n').unwrap_or((part, ""));
-        scratch.write(name, text);
+        scratch.write(name, &text.replace('␍', "\r"));
     }
     let root = format!("{}/", scratch.0.display());
     let mut words: Vec<String> =
@@ -120,8 +121,8 @@ fn outcome(case: &str) -> String {
                 .collect();
             let plain = config::load(&config::parse_flags(&plain).unwrap())
                 .unwrap_or_else(|faults| panic!("{faults}"));
-            let plain = summary(&plain);
-            let all = summary(&config);
+            let host_name = plain.node_name.clone();
+            let (plain, all) = (summary(&plain, &host_name), summary(&config, &host_name));
             let told: Vec<String> = all.into_iter().filter(|line| !plain.contains(line)).collect();
             if told.is_empty() { vec!["nothing changes".into()] } else { told }
         }
@@ -130,12 +131,15 @@ fn outcome(case: &str) -> String {
     lines.iter().map(|line| format!("{}\n", line.replace(&root, ""))).collect()
 }
 
-fn summary(config: &Config) -> Vec<String> {
+fn summary(config: &Config, host_name: &str) -> Vec<String> {
     let Config {
         node_name, node_id, node_meta, datacenter, server, data_dir, advertise, advertise_wan, ..
     } = config;
     let mut lines = vec![
-        format!("node {node_name} {node_id:?} in {datacenter}, server {server}, data {data_dir:?}"),
+        format!(
+            "node {} {node_id:?} in {datacenter}, server {server}, data {data_dir:?}",
+            if *node_name == host_name { "HOST" } else { node_name }
+        ),
         format!("node_meta {node_meta:?}"),
         format!("advertise {advertise} {advertise_wan}"),
         format!("ports server {} serf {}", config.server_port, config.serf_lan_port),

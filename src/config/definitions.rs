@@ -172,7 +172,8 @@ fn read_tagged(fields: &mut Fields, findings: &mut Findings) -> Option<Vec<(Stri
     };
     let mut found = Vec::new();
     for member in members {
-        let mut address = Fields::of(&member.value, &format!("{path}.{}", member.key), findings)?;
+        let path = format!("{path}.{}", member.key);
+        let Some(mut address) = Fields::of(&member.value, &path, findings) else { continue };
         let text = address.text("address", findings).unwrap_or_default();
         found.push((member.key.clone(), text, address.int("port", findings).unwrap_or(0)));
         address.finish(findings);

@@ -134,7 +134,10 @@ impl Reader<'_> {
             "false" => Some(Kind::Bool(false)),
             "null" => Some(Kind::Null),
             _ if !is_number(word) => None,
-            _ => word.parse().map(Kind::Int).or_else(|_| word.parse().map(Kind::Float)).ok(),
+            _ => match word.parse() {
+                Ok(number) => Some(Kind::Int(number)),
+                Err(_) => word.parse().ok().filter(|number: &f64| number.is_finite()).map(Kind::Float),
+            },
         };
         kind.ok_or_else(|| {
             let found = if word.is_empty() { self.found() } else { format!("{word:?}") };

@@ -285,23 +285,27 @@ impl UnusedBlock {
             }
             let mut secured = Vec::new();
             find_secured(&path, value, &mut secured);
+            if secured.is_empty() {
+                findings.warn(&value.place, notice(&path));
+            }
             for (path, place) in secured {
                 refuse(&path, &place, ignored, findings);
             }
-            findings.warn(&value.place, notice(&path));
         }
     }
 }
 
-/// Notes that `path` is at a value that secures something, unless the operator wants that ignored: by its name, or by
-/// the name of the block around it.
+/// Notes that `path` is at a value that secures something. It costs only a warning where the operator wants that
+/// ignored: by the key's name, or by that of the block around it.
 pub fn refuse(path: &str, place: &Place, ignored: &[String], findings: &mut Findings) {
     let is_around =
         |block: &str| path.strip_prefix(block).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    if !ignored.iter().any(|key| is_around(&key.to_lowercase())) {
-        findings.refuse(place, format!(
-            "{path} is meant to secure this agent, and lictor cannot do that yet: it does not start unsecured; expected the key to be left out, or the flag -ignore-security-key={path}"
-        ));
+    if ignored.iter().any(|key| is_around(&key.to_lowercase())) {
+        findings.warn(place, format!("{path} is ignored as asked: it does not secure this agent"));
+    } else {
+        let so = "lictor cannot do that yet and does not start unsecured";
+        let expected = format!("expected no such key, or the flag -ignore-security-key={path}");
+        findings.refuse(place, format!("{path} is meant to secure this agent: {so}; {expected}"));
     }
 }
 

@@ -51,6 +51,7 @@ pub fn load(flags: &Flags) -> Result<Config, Faults> {
     // Of half a configuration only nonsense could follow.
     let is_whole = unread == 0 && findings.faults.len() == of_definitions;
     findings.faults.append(&mut findings.refusals);
+    findings.warnings.sort_by(|a, b| a.place.cmp(&b.place));
     let config = if is_whole { finish(layer, definitions, flags, &mut findings) } else { None };
     config.filter(|_| findings.faults.is_empty()).ok_or_else(|| Faults::new(findings.faults))
 }

@@ -4,6 +4,8 @@
 mod addresses;
 mod definitions;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod hcl;
 mod json;
 mod keys;

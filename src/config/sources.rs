@@ -146,7 +146,10 @@ fn keep(parsed: Result<Value, SyntaxError>, findings: &mut Findings) -> Option<V
     match parsed {
         Ok(Value { kind: Kind::Object(members), .. }) => Some(members),
         Ok(Value { kind: Kind::Null, .. }) => None,
-        Ok(value) => findings.wrong_type("", "map", &value),
+        Ok(value) => {
+            let text = format!("failed to parse: expected an object, found {}", value.kind_word());
+            findings.fault(value.place, text)
+        }
         Err(error) => findings.fault(error.place, format!("failed to parse: {}", error.text)),
     }
 }
