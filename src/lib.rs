@@ -20,6 +20,6 @@
 
 pub mod catalog;
 pub mod check;
-
 pub mod dns;
+pub mod http;
 pub mod raft;
