@@ -20,6 +20,8 @@
 
 pub mod catalog;
 pub mod check;
+pub mod config;
 pub mod dns;
 pub mod http;
 pub mod raft;
+pub mod server;

@@ -15,6 +15,8 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An agent, as its HTTP API needs it. Writes return when they are done, or will not be: within seconds.
 pub trait Agent: Send + Sync + 'static {
+    fn datacenter(&self) -> &Text;
+
     /// The newest applied catalog; an empty one before the first apply.
     fn catalog(&self) -> Arc<Catalog>;
 
@@ -46,20 +48,15 @@ pub trait Agent: Send + Sync + 'static {
         replace_checks: bool,
     ) -> Pending<'_, Result<(), Failure>>;
 
-    fn deregister_service<'a>(&'a self, id: &'a str) -> Pending<'a, Result<(), Failure>>;
+    fn deregister_service(&self, id: String) -> Pending<'_, Result<(), Failure>>;
 
     /// Registers a check of the node, or of a service that is registered here.
     fn register_check(&self, definition: Definition) -> Pending<'_, Result<(), Failure>>;
 
-    fn deregister_check<'a>(&'a self, id: &'a str) -> Pending<'a, Result<(), Failure>>;
+    fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>>;
 
     /// The word of a program about itself: of a check with a TTL only.
-    fn update_check<'a>(
-        &'a self,
-        id: &'a str,
-        status: Status,
-        output: String,
-    ) -> Pending<'a, Result<(), Failure>>;
+    fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>>;
 
     /// Reads the configuration again; with any fault in it, nothing changes.
     fn reload(&self) -> Pending<'_, Result<(), Failure>>;
@@ -73,12 +70,9 @@ pub enum Failure {
     /// Nothing was written. It may go better soon.
     #[error("No cluster leader")]
     NoLeader,
-    #[error("unknown service")]
-    UnknownService,
-    #[error("unknown check")]
-    UnknownCheck,
-    #[error("the check does not have associated TTL")]
-    NotTtl,
+    /// There is no such service or check here; the text names it.
+    #[error("{0}")]
+    Unknown(String),
     /// Anything else, in words for whoever asked.
     #[error("{0}")]
     Other(String),
@@ -87,7 +81,6 @@ pub enum Failure {
 /// What an agent says of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
-    pub datacenter: Text,
     pub node: Text,
     pub id: Option<Uuid>,
     /// Of the Consul whose files, HTTP and DNS this agent keeps to.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ use crate::{
 /// What every handler can reach.
 pub struct Api {
     pub agent: Arc<dyn Agent>,
-    pub settings: Settings,
+    pub settings: Arc<ArcSwap<Settings>>,
     /// Whoever waits for a change answers at once when this is cancelled.
     pub stop: CancellationToken,
 }
@@ -75,7 +76,7 @@ impl Call {
     }
 
     pub fn wait(&self) -> Result<Duration, Fault> {
-        let settings = &self.api.settings;
+        let settings = self.api.settings.load();
         let nanos = match self.query.get("wait") {
             None => 0,
             Some(wait) => parse_duration(wait).map_err(|_| Fault::bad("Invalid wait time"))?.nanos,
@@ -108,7 +109,7 @@ impl Call {
     }
 
     pub fn is_own_datacenter(&self, asked: &str) -> Result<(), Fault> {
-        match asked.is_empty() || asked == self.api.settings.datacenter {
+        match asked.is_empty() || asked == &**self.api.agent.datacenter() {
             true => Ok(()),
             false => Err(Fault::failed("No path to datacenter")),
         }

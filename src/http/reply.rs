@@ -129,7 +129,10 @@ impl From<Malformed> for Fault {
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Fault {
-        Fault::failed(failure.to_string())
+        match failure {
+            Failure::Unknown(text) => Fault::missing(text),
+            failure => Fault::failed(failure.to_string()),
+        }
     }
 }
 

@@ -10,7 +10,10 @@ use hyper::{
     body::Incoming,
     header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, VARY},
 };
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     agent::Pending,
@@ -18,6 +21,7 @@ use super::{
     encode,
     query::{self, Query},
     reply::{Body, Fault, Outcome, Reply},
+    settings::Limits,
     v1,
 };
 
@@ -41,13 +45,14 @@ pub enum Refuses {
 
 /// Requests into answers.
 pub struct Router {
-    pub api: Arc<Api>,
+    api: Arc<Api>,
+    limits: Limits,
     bodies: Semaphore,
 }
 
 impl Router {
-    pub fn new(api: Arc<Api>) -> Router {
-        Router { bodies: Semaphore::new(api.settings.limits.bodies_max), api }
+    pub fn new(api: Arc<Api>, limits: Limits) -> Router {
+        Router { bodies: Semaphore::new(limits.bodies_max), limits, api }
     }
 
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -56,7 +61,7 @@ impl Router {
             Ok((route, rest)) => self.known(route, rest, request).await,
             Err(reply) => reply,
         };
-        reply.headers.extend(self.api.settings.response_headers.iter().cloned());
+        reply.headers.extend(self.api.settings.load().response_headers.iter().cloned());
         reply.into_response(gzip).await
     }
 
@@ -66,7 +71,7 @@ impl Router {
         let Some(query) = Query::parse(&raw_query) else {
             return known_headers(Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty));
         };
-        let pretty = self.api.settings.pretty || query.has("pretty");
+        let pretty = self.api.settings.load().pretty || query.has("pretty");
         let mut reply = self.called(route, rest, query, request).await.unwrap_or_else(Reply::from);
         if let (true, Body::Json(json)) = (pretty, &mut reply.body) {
             *json = encode::pretty(json);
@@ -88,13 +93,12 @@ impl Router {
         if request.method() == Method::GET {
             return (route.handler)(Call { api, rest, query, body: Bytes::new() }).await;
         }
-        let limits = &api.settings.limits;
-        let wait = tokio::time::Instant::now() + limits.body_wait;
+        let until = Instant::now() + self.limits.body_wait;
         // Held until the answer, so that no more bodies than this are being worked on.
-        let Ok(Ok(_turn)) = tokio::time::timeout_at(wait, self.bodies.acquire()).await else {
+        let Ok(Ok(_turn)) = timeout_at(until, self.bodies.acquire()).await else {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
-        match tokio::time::timeout_at(wait, read_body(request, limits.body_bytes_max)).await {
+        match timeout_at(until, read_body(request, self.limits.body_bytes_max)).await {
             Ok(Ok(body)) => (route.handler)(Call { api, rest, query, body }).await,
             Ok(Err(fault)) => Ok(Reply::from(fault).last()),
             Err(_) => {

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Socket, Type};
@@ -79,12 +80,13 @@ impl Server {
     pub async fn run(
         self,
         agent: Arc<dyn Agent>,
-        settings: Settings,
+        settings: Arc<ArcSwap<Settings>>,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        let limits = settings.limits.clone();
-        let seats = Arc::new(Seats { limits: limits.clone(), taken: Mutex::default() });
-        let router = Arc::new(Router::new(Arc::new(Api { agent, settings, stop: shutdown.clone() })));
+        let limits = settings.load().limits.clone();
+        let seats = Arc::new(Seats { settings: settings.clone(), taken: Mutex::default() });
+        let api = Api { agent, settings, stop: shutdown.clone() };
+        let router = Arc::new(Router::new(Arc::new(api), limits.clone()));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {
@@ -214,7 +216,7 @@ async fn turn_away(mut stream: TcpStream, full: Full) -> io::Result<()> {
 
 /// The connections that may be open.
 struct Seats {
-    limits: Limits,
+    settings: Arc<ArcSwap<Settings>>,
     taken: Mutex<Taking>,
 }
 
@@ -239,11 +241,12 @@ enum Full {
 
 impl Seats {
     fn take(self: &Arc<Self>, client: IpAddr) -> Result<Seat, Full> {
+        let settings = self.settings.load();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= self.limits.connections_max {
+        if taken.all >= settings.limits.connections_max {
             return Err(Full::All);
         }
-        if taken.by_client.get(&client).copied().unwrap_or(0) >= self.limits.connections_per_client_max {
+        if taken.by_client.get(&client).copied().unwrap_or(0) >= settings.connections_per_address_max {
             return Err(Full::Client);
         }
         taken.all += 1;

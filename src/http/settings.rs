@@ -4,27 +4,26 @@ use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-#[derive(Clone, Debug, PartialEq)]
+/// Everything but the addresses, which are handed over bound. All of it but `limits` may change at a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Of this agent.
-    pub datacenter: String,
-    /// Nest every JSON answer, as with `?pretty`.
-    pub pretty: bool,
     /// Put on every answer; see [`response_header`].
     pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Connections that one address may have open at a time.
+    pub connections_per_address_max: usize,
+    /// Nest every JSON answer, as with `?pretty`.
+    pub pretty: bool,
     /// How long a read waits for a change where it does not say, and at most.
     pub query_wait: Duration,
     pub query_wait_max: Duration,
     pub limits: Limits,
 }
 
-/// What a client may take of us.
-#[derive(Clone, Debug, PartialEq)]
+/// What clients may take of us.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open at once, over all addresses where we listen.
     pub connections_max: usize,
-    /// Of those, from one address.
-    pub connections_per_client_max: usize,
     /// Of a request's line and headers. Each connection may hold as much for as long as it is open.
     pub header_bytes_max: usize,
     pub body_bytes_max: usize,
@@ -43,9 +42,9 @@ pub struct Limits {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            datacenter: "dc1".into(),
-            pretty: false,
             response_headers: Vec::new(),
+            connections_per_address_max: 200,
+            pretty: false,
             query_wait: Duration::from_secs(300),
             query_wait_max: Duration::from_secs(600),
             limits: Limits::default(),
@@ -57,7 +56,6 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             connections_max: 16_384,
-            connections_per_client_max: 200,
             header_bytes_max: 16 * 1024,
             body_bytes_max: 512 * 1024,
             bodies_max: 1024,

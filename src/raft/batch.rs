@@ -5,7 +5,7 @@ use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::Types;
+use super::{Types, log};
 use crate::catalog::{Command, Reply};
 
 /// Why a command is not known to be applied.
@@ -27,15 +27,25 @@ pub enum ProposeError {
 
 pub struct Proposal {
     command: Command,
+    bytes: usize,
     reply: oneshot::Sender<Result<Reply, ProposeError>>,
+}
+
+/// What the log may hold before it is cut behind a snapshot.
+pub struct LogBounds {
+    pub log: log::Log,
+    pub bytes_max: usize,
 }
 
 /// Commands in one log entry; what follows waits for the next.
 const BATCH_MAX: usize = 512;
+/// A log entry that holds this much takes no more commands: other servers are sent whole entries.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 
 pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Result<Reply, ProposeError> {
     let (reply, answered) = oneshot::channel();
-    proposals.try_send(Proposal { command, reply }).map_err(|error| match error {
+    let bytes = log::bytes_of(&command);
+    proposals.try_send(Proposal { command, bytes, reply }).map_err(|error| match error {
         mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
         mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
     })?;
@@ -45,17 +55,17 @@ pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Re
 /// Runs until `shutdown`; then nothing more is taken, those that wait are told, and openraft is stopped.
 pub async fn run(
     raft: openraft::Raft<Types>,
+    bounds: LogBounds,
     mut waiting: mpsc::Receiver<Proposal>,
     shutdown: CancellationToken,
 ) {
-    let mut batch = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.cancelled() => break,
-            taken = waiting.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { break },
+    while let Some(Some(batch)) = shutdown.run_until_cancelled(gather(&mut waiting)).await {
+        write(&raft, batch).await;
+        if bounds.log.bytes() > bounds.bytes_max
+            && let Err(error) = raft.trigger().snapshot().await
+        {
+            tracing::error!(%error, "the log is not cut: consensus has ended");
         }
-        write(&raft, &mut batch).await;
     }
     waiting.close();
     while let Some(proposal) = waiting.recv().await {
@@ -66,8 +76,24 @@ pub async fn run(
     }
 }
 
-async fn write(raft: &openraft::Raft<Types>, batch: &mut Vec<Proposal>) {
-    let (commands, callers): (Vec<_>, Vec<_>) = batch.drain(..).map(|it| (it.command, it.reply)).unzip();
+/// All that waits, up to the bounds of one entry; `None` where nobody can propose any more. Dropped while it waits,
+/// it has taken nothing.
+async fn gather(waiting: &mut mpsc::Receiver<Proposal>) -> Option<Vec<Proposal>> {
+    let first = waiting.recv().await?;
+    let mut bytes = first.bytes;
+    let mut batch = vec![first];
+    while batch.len() < BATCH_MAX
+        && bytes < BATCH_BYTES_MAX
+        && let Ok(next) = waiting.try_recv()
+    {
+        bytes += next.bytes;
+        batch.push(next);
+    }
+    Some(batch)
+}
+
+async fn write(raft: &openraft::Raft<Types>, batch: Vec<Proposal>) {
+    let (commands, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|it| (it.command, it.reply)).unzip();
     match raft.client_write(commands).await {
         Ok(written) => {
             for (caller, reply) in callers.into_iter().zip(written.data) {

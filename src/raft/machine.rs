@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use openraft::{
     BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
     StorageError, StoredMembership, storage::RaftStateMachine,
@@ -52,7 +53,7 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let (mut replies, mut topics) = (Vec::new(), Vec::new());
+        let (mut replies, mut topics) = (Vec::new(), AHashSet::new());
         for entry in entries {
             self.applied = Some(entry.log_id);
             replies.push(match entry.payload {
@@ -64,8 +65,8 @@ impl RaftStateMachine<Types> for Machine {
                 EntryPayload::Normal(commands) => commands
                     .into_iter()
                     .map(|command| {
-                        let (reply, mut changes) = self.catalog.apply(command);
-                        topics.append(&mut changes.topics);
+                        let (reply, changes) = self.catalog.apply(command);
+                        topics.extend(changes.topics);
                         reply
                     })
                     .collect(),
@@ -102,7 +103,7 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.snapshot = Some(Taken { meta: meta.clone(), catalog: self.catalog.clone() });
-        self.publisher.publish(self.catalog.clone(), &[]);
+        self.publisher.publish(self.catalog.clone(), &AHashSet::new());
         self.publisher.waiters.wake_all();
         Ok(())
     }
@@ -133,7 +134,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn publish(&mut self, catalog: Catalog, topics: &[Topic]) {
+    fn publish(&mut self, catalog: Catalog, topics: &AHashSet<Topic>) {
         self.retired.extend(self.published.swap(Some(Arc::new(catalog))));
         self.retired.retain(|old| Arc::strong_count(old) > 1);
         self.waiters.wake(topics);

@@ -41,8 +41,8 @@ pub type Published = Arc<ArcSwapOption<Catalog>>;
 pub struct Settings {
     /// Where this server answers other servers; its address in the configuration of voters.
     pub address: SocketAddr,
-    /// The log is cut behind a snapshot when it holds more entries than this.
-    pub log_entries_max: u64,
+    /// The log is cut behind a snapshot when its entries hold more than this, as written out.
+    pub log_bytes_max: usize,
 }
 
 /// A handle to this server's part in agreement.
@@ -52,6 +52,7 @@ pub struct Raft {
     published: Published,
     waiters: Arc<Waiters>,
     consensus: openraft::Raft<Types>,
+    log: log::Log,
     address: SocketAddr,
 }
 
@@ -60,10 +61,12 @@ const VOTER: u64 = 1;
 /// Beyond this many waiting proposals the log is behind, and a proposer is told at once instead of queued without end.
 const PROPOSALS_MAX: usize = 1024;
 /// Entries kept behind a snapshot; a lone voter has nobody to send them to.
-const LOG_ENTRIES_KEPT: u64 = 16;
+const LOG_ENTRIES_KEPT: u64 = 0;
 /// Nobody listens to a lone voter's heartbeats, and openraft's clock ticks at 1.5 times this interval.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-const ELECTION: Duration = Duration::from_secs(30);
+const HEARTBEAT: Duration = Duration::from_secs(60);
+const ELECTION: Duration = Duration::from_secs(120);
+/// A lone voter has only itself to ask; what takes longer is a fault.
+const ELECTED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Raft {
     /// Starts as the only voter, which elects itself at once. The task ends when `shutdown` is cancelled: it takes no
@@ -84,20 +87,24 @@ impl Raft {
             election_timeout_max: 2 * ELECTION.as_millis() as u64,
             enable_elect: false,
             enable_heartbeat: false,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.log_entries_max),
+            // By bytes instead (see `batch`), since an entry holds up to 512 commands.
+            snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: LOG_ENTRIES_KEPT,
-            purge_batch_size: 1,
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
-        let consensus = openraft::Raft::new(VOTER, config, network::Nobody, log::Log::default(), machine)
+        let log = log::Log::default();
+        let consensus = openraft::Raft::new(VOTER, config, network::Nobody, log.clone(), machine)
             .await
             .map_err(|error| error.to_string())?;
         let voters = BTreeMap::from([(VOTER, BasicNode::new(settings.address))]);
         consensus.initialize(voters).await.map_err(|error| error.to_string())?;
+        let metrics = consensus.wait(Some(ELECTED_WITHIN));
+        metrics.current_leader(VOTER, "a lone voter leads").await.map_err(|error| error.to_string())?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
-        let task = tokio::spawn(batch::run(consensus.clone(), waiting, shutdown));
-        Ok((Raft { proposals, published, waiters, consensus, address: settings.address }, task))
+        let log_bounds = batch::LogBounds { log: log.clone(), bytes_max: settings.log_bytes_max };
+        let task = tokio::spawn(batch::run(consensus.clone(), log_bounds, waiting, shutdown));
+        Ok((Raft { proposals, published, waiters, consensus, log, address: settings.address }, task))
     }
 
     /// Puts a command to the log, and gives what applying it came to.
@@ -133,10 +140,14 @@ impl Raft {
         vec![self.address]
     }
 
-    /// Entries that the log holds now.
-    pub fn log_entries(&self) -> u64 {
-        let metrics = self.consensus.metrics().borrow().clone();
-        metrics.last_log_index.unwrap_or(0) - metrics.purged.map_or(0, |purged| purged.index)
+    /// Whether this server leads.
+    pub fn is_leader(&self) -> bool {
+        self.consensus.metrics().borrow().current_leader == Some(VOTER)
+    }
+
+    /// What the log holds now, as written out.
+    pub fn log_bytes(&self) -> usize {
+        self.log.bytes()
     }
 }
 

@@ -4,7 +4,7 @@ use super::definition;
 use crate::{
     catalog::{Service, Status, Text},
     http::{
-        agent::{About, Failure},
+        agent::About,
         call::Call,
         encode::{self, Json},
         json::Object,
@@ -102,7 +102,7 @@ async fn reload(call: Call) -> Outcome {
 
 async fn services(call: Call) -> Outcome {
     call.no_filter()?;
-    let datacenter = &call.api.settings.datacenter;
+    let datacenter = call.api.agent.datacenter();
     Ok(Reply::json(|json| {
         json.object(|json| {
             for service in call.api.agent.services() {
@@ -132,7 +132,7 @@ async fn service(call: Call) -> Outcome {
             () = call.api.stop.cancelled() => break (service, hash),
         }
     };
-    let datacenter = &call.api.settings.datacenter;
+    let datacenter = call.api.agent.datacenter();
     let reply = Reply::json(|json| encode::agent_service(json, &service, datacenter, Some(&hash)));
     Ok(reply.with("x-consul-contenthash", hash))
 }
@@ -154,13 +154,8 @@ async fn register_service(call: Call) -> Outcome {
 }
 
 async fn deregister_service(call: Call) -> Outcome {
-    match call.api.agent.deregister_service(&call.rest).await {
-        Err(Failure::UnknownService) => Err(Fault::missing(format!(
-            "Unknown service ID {:?}. Ensure that the service ID is passed, not the service name.",
-            call.rest
-        ))),
-        done => Ok(done.map(|()| Reply::empty())?),
-    }
+    call.api.agent.deregister_service(call.rest).await?;
+    Ok(Reply::empty())
 }
 
 async fn checks(call: Call) -> Outcome {
@@ -176,23 +171,20 @@ async fn checks(call: Call) -> Outcome {
 
 async fn register_check(call: Call) -> Outcome {
     let definition = definition::check(call.body()?)?;
-    let service = definition.service_id.clone();
-    match call.api.agent.register_check(definition).await {
-        Err(Failure::UnknownService) => Err(Fault::missing(format!("ServiceID {service:?} does not exist"))),
-        done => Ok(done.map(|()| Reply::empty())?),
-    }
+    call.api.agent.register_check(definition).await?;
+    Ok(Reply::empty())
 }
 
 async fn deregister_check(call: Call) -> Outcome {
-    let done = call.api.agent.deregister_check(&call.rest).await;
-    done_to_check(&call.rest, done)
+    call.api.agent.deregister_check(call.rest).await?;
+    Ok(Reply::empty())
 }
 
 /// `pass`, `warn` and `fail`; the body may be empty or anything.
 async fn note(call: Call, status: Status) -> Outcome {
     let output = call.query.get("note").unwrap_or_default().to_string();
-    let done = call.api.agent.update_check(&call.rest, status, output).await;
-    done_to_check(&call.rest, done)
+    call.api.agent.update_check(call.rest, status, output).await?;
+    Ok(Reply::empty())
 }
 
 async fn update(call: Call) -> Outcome {
@@ -204,27 +196,17 @@ async fn update(call: Call) -> Outcome {
         Status::Other(_) => return Err(Fault::bad(format!("Invalid check status: '{status}'"))),
         known => known,
     };
-    let done = call.api.agent.update_check(&call.rest, known, output).await;
-    done_to_check(&call.rest, done)
-}
-
-fn done_to_check(id: &str, done: Result<(), Failure>) -> Outcome {
-    match done {
-        Err(Failure::UnknownCheck) => Err(Fault::missing(format!(
-            "Unknown check ID {id:?}. Ensure that the check ID is passed, not the check name."
-        ))),
-        Err(Failure::NotTtl) => Err(Fault::failed(format!("CheckID {id:?} does not have associated TTL"))),
-        done => Ok(done.map(|()| Reply::empty())?),
-    }
+    call.api.agent.update_check(call.rest, known, output).await?;
+    Ok(Reply::empty())
 }
 
 async fn about(call: Call) -> Outcome {
-    let about = call.api.agent.about();
+    let (datacenter, about) = (call.api.agent.datacenter(), call.api.agent.about());
     Ok(Reply::json(|json| {
         json.object(|json| {
-            json.key("Config").object(|json| config(json, &about));
+            json.key("Config").object(|json| config(json, datacenter, &about));
             json.key("DebugConfig").object(|json| {
-                json.key("Datacenter").text(&about.datacenter);
+                json.key("Datacenter").text(datacenter);
                 json.key("NodeName").text(&about.node);
                 json.key("ServerMode").flag(about.server);
             });
@@ -239,9 +221,9 @@ async fn about(call: Call) -> Outcome {
 }
 
 /// Clients read versions here to know what they may ask for: it is that of the Consul we keep to, ours beside it.
-fn config(json: &mut Json, about: &About) {
-    json.key("Datacenter").text(&about.datacenter);
-    json.key("PrimaryDatacenter").text(&about.datacenter);
+fn config(json: &mut Json, datacenter: &str, about: &About) {
+    json.key("Datacenter").text(datacenter);
+    json.key("PrimaryDatacenter").text(datacenter);
     json.key("NodeName").text(&about.node);
     json.key("NodeID").text(&about.id.map(|id| id.to_string()).unwrap_or_default());
     json.key("Revision").text("");

@@ -73,7 +73,7 @@ async fn write(call: Call, decode: register::Decode) -> Outcome {
 }
 
 async fn datacenters(call: Call) -> Outcome {
-    Ok(Reply::json(|json| json.list(|json| json.text(&call.api.settings.datacenter))))
+    Ok(Reply::json(|json| json.list(|json| json.text(call.api.agent.datacenter()))))
 }
 
 async fn nodes(call: Call) -> Outcome {

@@ -28,7 +28,7 @@ pub fn registration(call: &Call) -> Result<Command, Fault> {
         id: None,
         name: text(&mut body, "Node")?,
         address: text(&mut body, "Address")?,
-        datacenter: call.api.settings.datacenter.as_str().into(),
+        datacenter: call.api.agent.datacenter().clone(),
         tagged_addresses: body.map("TaggedAddresses")?,
         meta: body.map("NodeMeta")?,
         locality: decode_locality(&mut body)?,

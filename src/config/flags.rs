@@ -1,0 +1,230 @@
+//! The flags of `lictor agent`, by Go's rules: one dash or two, `-name=value` or `-name value`, and a word alone only
+//! for those that are true or false. They become the same tree as files do.
+
+use std::sync::Arc;
+
+use super::{
+    load::Format,
+    tree::{Kind, Member, Place, Value},
+};
+
+/// What the command line says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Flags {
+    pub dev: bool,
+    /// Files and directories, in order.
+    pub paths: Vec<String>,
+    pub format: Option<Format>,
+    /// Lists, which files append to.
+    pub lists: Vec<Member>,
+    /// Single values, which win over files.
+    pub scalars: Vec<Member>,
+    /// `-hcl` fragments, which win over all.
+    pub fragments: Vec<String>,
+    /// Keys that were meant to secure this agent, and that the operator wants ignored.
+    pub ignored_security: Vec<String>,
+}
+
+/// A command line that cannot be understood, in Go's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FlagError {
+    #[error("flag provided but not defined: -{0}")]
+    Unknown(String),
+    #[error("flag needs an argument: -{0}")]
+    NoValue(String),
+    #[error("invalid value {value:?} for flag -{flag}: {fault}")]
+    Value { flag: String, value: String, fault: String },
+    #[error("==> Unexpected extra arguments: [{0}]")]
+    Extra(String),
+    /// Not a fault: the flags are asked for.
+    #[error("{0}")]
+    Help(String),
+}
+
+/// What a flag's value is, and the key that it sets.
+#[derive(Clone, Copy)]
+enum Form {
+    Bool,
+    Int,
+    Text,
+    /// May be given several times.
+    List,
+    /// `key:value`, several times.
+    Pair,
+}
+
+/// Flag, form, the key it stands for (dots go into blocks), and what it does.
+const FLAGS: &[(&str, Form, &str, &str)] = &[
+    ("advertise", Form::Text, "advertise_addr", "the address that other agents reach this one by"),
+    ("advertise-wan", Form::Text, "advertise_addr_wan", "the same, for other datacenters"),
+    ("alt-domain", Form::Text, "alt_domain", "a second DNS zone"),
+    ("bind", Form::Text, "bind_addr", "the address to listen on for other agents"),
+    ("bootstrap", Form::Bool, "bootstrap", "accepted"),
+    ("bootstrap-expect", Form::Int, "bootstrap_expect", "accepted"),
+    ("check_output_max_size", Form::Int, "check_output_max_size", "bytes kept of a check's output"),
+    ("client", Form::Text, "client_addr", "the addresses for DNS and HTTP"),
+    ("data-dir", Form::Text, "data_dir", "where state is kept"),
+    ("datacenter", Form::Text, "datacenter", "the datacenter of this agent"),
+    ("disable-host-node-id", Form::Bool, "disable_host_node_id", "accepted"),
+    ("disable-keyring-file", Form::Bool, "disable_keyring_file", "accepted"),
+    ("dns-port", Form::Int, "ports.dns", "the DNS port; -1 turns it off"),
+    ("domain", Form::Text, "domain", "the DNS zone"),
+    (
+        "enable-local-script-checks",
+        Form::Bool,
+        "enable_local_script_checks",
+        "checks from files may run programs",
+    ),
+    ("enable-script-checks", Form::Bool, "enable_script_checks", "checks may run programs"),
+    ("encrypt", Form::Text, "encrypt", "accepted"),
+    ("grpc-port", Form::Int, "ports.grpc", "accepted"),
+    ("grpc-tls-port", Form::Int, "ports.grpc_tls", "accepted"),
+    ("http-port", Form::Int, "ports.http", "the HTTP port; -1 turns it off"),
+    ("https-port", Form::Int, "ports.https", "accepted"),
+    ("join", Form::List, "start_join", "accepted"),
+    ("log-json", Form::Bool, "log_json", "log JSON objects"),
+    ("log-level", Form::Text, "log_level", "TRACE, DEBUG, INFO, WARN or ERROR"),
+    ("node", Form::Text, "node_name", "the name of this node"),
+    ("node-id", Form::Text, "node_id", "the id of this node, a UUID"),
+    ("node-meta", Form::Pair, "node_meta", "key:value; several times"),
+    ("pid-file", Form::Text, "pid_file", "where the process id is written"),
+    ("raft-protocol", Form::Int, "raft_protocol", "accepted"),
+    ("recursor", Form::List, "recursors", "accepted"),
+    ("rejoin", Form::Bool, "rejoin_after_leave", "accepted"),
+    ("retry-interval", Form::Text, "retry_interval", "accepted"),
+    ("retry-join", Form::List, "retry_join", "accepted"),
+    ("retry-join-wan", Form::List, "retry_join_wan", "accepted"),
+    ("retry-max", Form::Int, "retry_max", "accepted"),
+    ("serf-lan-port", Form::Int, "ports.serf_lan", "the gossip port"),
+    ("serf-wan-port", Form::Int, "ports.serf_wan", "the gossip port between datacenters"),
+    ("server", Form::Bool, "server", "be a server"),
+    ("server-port", Form::Int, "ports.server", "the port for other servers"),
+    ("syslog", Form::Bool, "enable_syslog", "accepted"),
+    ("ui", Form::Bool, "ui", "accepted"),
+];
+
+/// Reads the words after `agent`.
+///
+/// # Errors
+/// The first word that is not understood.
+pub fn parse_flags(words: &[String]) -> Result<Flags, FlagError> {
+    let mut flags = Flags::default();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let Some(name) = word.strip_prefix("--").or(word.strip_prefix('-')).filter(|name| !name.is_empty())
+        else {
+            let extra: Vec<&str> = [word.as_str()].into_iter().chain(words.map(String::as_str)).collect();
+            return Err(FlagError::Extra(extra.join(" ")));
+        };
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_string())),
+            None => (name, None),
+        };
+        flags.take(name, value, &mut words)?;
+    }
+    Ok(flags)
+}
+
+impl Flags {
+    fn take(
+        &mut self,
+        name: &str,
+        value: Option<String>,
+        words: &mut std::slice::Iter<'_, String>,
+    ) -> Result<(), FlagError> {
+        if matches!(name, "h" | "help") {
+            return Err(FlagError::Help(usage()));
+        }
+        let known = FLAGS.iter().find(|(flag, ..)| *flag == name);
+        let own =
+            matches!(name, "config-dir" | "config-file" | "config-format" | "hcl" | "ignore-security-key");
+        if name == "dev" {
+            self.dev = parse_bool(name, value.as_deref().unwrap_or("true"))?;
+            return Ok(());
+        }
+        if known.is_none() && !own {
+            return Err(FlagError::Unknown(name.into()));
+        }
+        let is_bool = matches!(known, Some((_, Form::Bool, ..)));
+        let value = match value {
+            Some(value) => value,
+            None if is_bool => "true".into(),
+            None => words.next().cloned().ok_or_else(|| FlagError::NoValue(name.into()))?,
+        };
+        match (name, known) {
+            ("config-dir" | "config-file", _) => self.paths.push(value),
+            ("hcl", _) => self.fragments.push(value),
+            ("ignore-security-key", _) => self.ignored_security.push(value),
+            ("config-format", _) => {
+                let fault = "-config-format must be either 'hcl' or 'json".to_string();
+                let format =
+                    Format::of(&value).ok_or(FlagError::Value { flag: name.into(), value, fault })?;
+                self.format = Some(format);
+            }
+            (_, Some((flag, form, key, _))) => self.set(flag, *form, key, value)?,
+            _ => return Err(FlagError::Unknown(name.into())),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, flag: &str, form: Form, key: &str, value: String) -> Result<(), FlagError> {
+        let kind = match form {
+            Form::Bool => Kind::Bool(parse_bool(flag, &value)?),
+            Form::Int => Kind::Int(value.parse().map_err(|_| FlagError::Value {
+                flag: flag.into(),
+                value: value.clone(),
+                fault: "parse error: expected a whole number".into(),
+            })?),
+            Form::Text => Kind::Text(value),
+            Form::List => {
+                let text = at(flag, Kind::Text(value));
+                self.lists.push(Member { key: key.into(), value: at(flag, Kind::List(vec![text])) });
+                return Ok(());
+            }
+            Form::Pair => {
+                let (name, text) = value.split_once(':').unwrap_or((&value, ""));
+                let text = at(flag, Kind::Text(text.into()));
+                Kind::Object(vec![Member { key: name.into(), value: text }])
+            }
+        };
+        let mut path = key.split('.').rev();
+        let innermost = Member { key: path.next().unwrap_or(key).into(), value: at(flag, kind) };
+        let member = path.fold(innermost, |inner, key| Member {
+            key: key.into(),
+            value: at(flag, Kind::Object(vec![inner])),
+        });
+        self.scalars.push(member);
+        Ok(())
+    }
+}
+
+fn at(flag: &str, kind: Kind) -> Value {
+    Value { kind, place: Place { file: Arc::from(format!("flag -{flag}")), line: 0, column: 0 } }
+}
+
+fn parse_bool(flag: &str, value: &str) -> Result<bool, FlagError> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => {
+            let fault = "parse error: expected true or false".into();
+            Err(FlagError::Value { flag: flag.into(), value: value.into(), fault })
+        }
+    }
+}
+
+fn usage() -> String {
+    let own = [
+        ("config-dir", "a directory of .hcl and .json files; several times"),
+        ("config-file", "a file; several times"),
+        ("config-format", "hcl or json, whatever the files are called"),
+        ("dev", "one server, in memory: for trying and for tests"),
+        ("hcl", "a piece of configuration; several times"),
+        ("ignore-security-key", "start although this key cannot be honoured; several times"),
+    ];
+    let mut lines: Vec<(&str, &str)> =
+        FLAGS.iter().map(|(flag, .., help)| (*flag, *help)).chain(own).collect();
+    lines.sort();
+    let lines: String = lines.iter().map(|(flag, help)| format!("\n  -{flag:<28}{help}")).collect();
+    format!("Usage: lictor agent [options]\n\nOptions (accepted: known, and without effect yet):{lines}")
+}

@@ -1,0 +1,111 @@
+//! Files, flags and defaults become one validated `Config`, or a list of everything that is wrong. Knows the settings
+//! of each room and where every value stood; starts nothing.
+
+mod addresses;
+mod definitions;
+mod flags;
+mod hcl;
+mod json;
+mod keys;
+mod load;
+mod reader;
+mod tree;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use uuid::Uuid;
+
+use crate::{
+    check::{Definition, ServiceDefinition},
+    dns, http,
+};
+
+pub use flags::{FlagError, Flags, parse_flags};
+pub use load::{Faults, Format, load};
+
+/// Everything an agent is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub node_name: String,
+    pub node_id: Option<Uuid>,
+    /// Pairs of the node, without those that every agent has.
+    pub node_meta: Vec<(String, String)>,
+    /// Lower-cased.
+    pub datacenter: String,
+    pub dev: bool,
+    pub server: bool,
+    pub data_dir: Option<PathBuf>,
+    /// Where agents reach this one.
+    pub advertise: IpAddr,
+    pub advertise_wan: IpAddr,
+    pub server_port: u16,
+    pub serf_lan_port: u16,
+    pub dns: dns::Settings,
+    pub dns_addrs: Vec<SocketAddr>,
+    pub http: http::Settings,
+    pub http_addrs: Vec<SocketAddr>,
+    pub scripts: Scripts,
+    /// Output alone is told this late (halved, and up to as long again).
+    pub check_update_interval: Duration,
+    pub check_output_bytes_max: usize,
+    pub discard_check_output: bool,
+    pub leave_on_terminate: bool,
+    pub skip_leave_on_interrupt: bool,
+    pub log: Log,
+    pub pid_file: Option<PathBuf>,
+    pub services: Vec<ServiceDefinition>,
+    pub checks: Vec<Definition>,
+    pub warnings: Vec<String>,
+}
+
+/// Whether checks may run programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scripts {
+    Off,
+    /// Those defined in files.
+    Local,
+    /// Those registered over HTTP, too.
+    All,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub level: String,
+    pub json: bool,
+}
+
+impl Config {
+    /// Why an agent with this configuration does not start yet, though nothing is wrong with it.
+    pub fn refusal(&self) -> Option<String> {
+        if !self.server {
+            Some("server = false: a client agent needs members to find its servers by, and lictor has none yet; start with server = true or -dev".into())
+        } else if !self.dev {
+            Some("without -dev a server keeps its state on disk, and lictor cannot do that yet; start with -dev (nothing is kept)".into())
+        } else {
+            None
+        }
+    }
+
+    /// Keys that a reload does not change, and that are different now.
+    pub fn fixed_keys_changed(&self, other: &Config) -> Vec<&'static str> {
+        let changed = [
+            ("node_name", self.node_name != other.node_name),
+            ("node_id", self.node_id != other.node_id),
+            ("datacenter", self.datacenter != other.datacenter),
+            ("server", self.server != other.server),
+            ("data_dir", self.data_dir != other.data_dir),
+            ("advertise_addr", self.advertise != other.advertise),
+            ("domain", self.dns.domain != other.dns.domain),
+            ("alt_domain", self.dns.alt_domain != other.dns.alt_domain),
+            ("lictor.dns.udp_batch", self.dns.udp_batch != other.dns.udp_batch),
+            ("ports.dns", self.dns_addrs != other.dns_addrs),
+            ("ports.http", self.http_addrs != other.http_addrs),
+            ("ports.server", self.server_port != other.server_port),
+        ];
+        changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}

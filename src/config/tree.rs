@@ -1,0 +1,185 @@
+//! One tree for everything that is configured, whichever syntax it was written in: each value knows where it stood.
+
+use std::{fmt, sync::Arc};
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    pub kind: Kind,
+    pub place: Place,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// In the order written; HCL may say a key more than once.
+    Object(Vec<Member>),
+    List(Vec<Value>),
+    Text(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    Null,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    pub key: String,
+    pub value: Value,
+}
+
+/// A file, or the flag that stood for one; line and column count from 1, 0 where there are none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: Arc<str>,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// Text that is no tree, and where that shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyntaxError {
+    pub place: Place,
+    pub text: String,
+}
+
+/// Values may be nested this deep.
+pub const DEPTH_MAX: usize = 64;
+
+impl Value {
+    pub fn kind_word(&self) -> &'static str {
+        match self.kind {
+            Kind::Object(_) => "map",
+            Kind::List(_) => "list",
+            Kind::Text(_) => "string",
+            Kind::Int(_) => "int",
+            Kind::Float(_) => "float64",
+            Kind::Bool(_) => "bool",
+            Kind::Null => "null",
+        }
+    }
+
+    /// As it would be printed in an error: short.
+    pub fn shown(&self) -> String {
+        match &self.kind {
+            Kind::Text(text) => format!("{text:?}"),
+            Kind::Int(number) => number.to_string(),
+            Kind::Float(number) => number.to_string(),
+            Kind::Bool(word) => word.to_string(),
+            _ => self.kind_word().to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}", self.file),
+            _ => write!(f, "{}:{}:{}", self.file, self.line, self.column),
+        }
+    }
+}
+
+/// A text being read, letter by letter.
+pub struct Cursor<'a> {
+    text: &'a str,
+    at: usize,
+    line: u32,
+    line_start: usize,
+    file: Arc<str>,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(file: &Arc<str>, text: &'a str) -> Self {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Cursor { text, at: 0, line: 1, line_start: 0, file: file.clone() }
+    }
+
+    pub fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    pub fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    pub fn next(&mut self) -> Option<char> {
+        let letter = self.peek()?;
+        self.at += letter.len_utf8();
+        if letter == '\n' {
+            self.line += 1;
+            self.line_start = self.at;
+        }
+        Some(letter)
+    }
+
+    pub fn eat(&mut self, letter: char) -> bool {
+        let eaten = self.peek() == Some(letter);
+        if eaten {
+            self.next();
+        }
+        eaten
+    }
+
+    pub fn take_while(&mut self, keep: impl Fn(char) -> bool) -> &'a str {
+        let start = self.at;
+        while self.peek().is_some_and(&keep) {
+            self.next();
+        }
+        &self.text[start..self.at]
+    }
+
+    pub fn place(&self) -> Place {
+        let column = self.at.saturating_sub(self.line_start) as u32 + 1;
+        Place { file: self.file.clone(), line: self.line, column }
+    }
+
+    pub fn error(&self, text: impl Into<String>) -> SyntaxError {
+        SyntaxError { place: self.place(), text: text.into() }
+    }
+
+    /// The letter that stands here, for an error.
+    pub fn found(&self) -> String {
+        self.peek().map_or("end of file".into(), |letter| format!("{letter:?}"))
+    }
+
+    /// What follows a backslash, in either syntax.
+    pub fn escape(&mut self) -> Result<char, SyntaxError> {
+        Ok(match self.next() {
+            Some('n') => '\n',
+            Some('t') => '\t',
+            Some('r') => '\r',
+            Some('b') => '\u{8}',
+            Some('f') => '\u{c}',
+            Some('a') => '\u{7}',
+            Some('v') => '\u{b}',
+            Some(letter @ ('"' | '\\' | '/' | '\'')) => letter,
+            Some('x') => self.code(2)?,
+            Some('U') => self.code(8)?,
+            Some('u') => match self.hex(4)? {
+                high @ 0xd800..0xdc00 if self.rest().starts_with("\\u") => {
+                    self.next();
+                    self.next();
+                    let low = self.hex(4)?;
+                    let code = 0x10000 + ((high - 0xd800) << 10) + low.wrapping_sub(0xdc00) % 0x400;
+                    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
+                }
+                code => char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
+            },
+            _ => return Err(self.error("unknown escape in a string")),
+        })
+    }
+
+    fn code(&mut self, digits: usize) -> Result<char, SyntaxError> {
+        let code = self.hex(digits)?;
+        char::from_u32(code).ok_or_else(|| self.error("an escape that is no character"))
+    }
+
+    fn hex(&mut self, digits: usize) -> Result<u32, SyntaxError> {
+        let mut value = 0u32;
+        for _ in 0..digits {
+            let digit = self.next().and_then(|letter| letter.to_digit(16));
+            value = value << 4 | digit.ok_or_else(|| self.error("expected a hexadecimal digit"))?;
+        }
+        Ok(value)
+    }
+}

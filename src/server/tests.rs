@@ -1,0 +1,132 @@
+//! What a leader writes of itself, and when it writes nothing.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    catalog::{Catalog, Check, Command, Health, Map, Node, Register, Service, Status, Target, Topic},
+    raft,
+};
+
+#[test]
+fn a_new_server_is_registered_once() {
+    let catalog = settled();
+    let home = catalog.node("oak").unwrap();
+    let node = home.node();
+    assert_eq!((&*node.address, &*node.datacenter, node.id), ("10.0.0.1", "north", Some(member().id)));
+    assert_eq!(node.meta.as_ref().unwrap(), &Map::from_iter([("consul-version", "1.16.4".into())]));
+    assert_eq!(node.tagged_addresses, None);
+    let consul = home.instance("consul").unwrap();
+    assert_eq!(
+        (&*consul.service.name, consul.service.port, consul.health),
+        ("consul", 8300, Health::Passing)
+    );
+    let meta = consul.service.meta.as_ref().unwrap();
+    assert_eq!(meta.len(), 7);
+    assert_eq!(meta.get("serf_protocol_max").map(|max| &**max), Some("5"));
+    let check = &home.checks()[0];
+    assert_eq!(
+        (&*check.id, &*check.name, &*check.output, &*check.service_id),
+        ("serfHealth", "Serf Health Status", "Agent alive and reachable", "")
+    );
+    assert_eq!(reconcile(&catalog, &member()), None, "a quiet server proposes nothing");
+}
+
+/// Whatever is done to its rows, one command puts them right, and no more than one.
+#[test]
+fn what_others_did_to_its_rows_is_repaired() {
+    let oak = || Node { name: "oak".into(), ..Node::default() };
+    let register = |register: Register| Command::Register(Box::new(register));
+    let deregister = |target| Command::Deregister { node: "oak".into(), target };
+    let critical = Check { id: "serfHealth".into(), status: Status::Critical, ..Check::default() };
+    let tagged = Service { name: "consul".into(), tags: Arc::new(["mine".into()]), ..Service::default() };
+    let (skip_node_update, node) = (true, oak());
+    let damages = [
+        deregister(Target::Node),
+        deregister(Target::Service("consul".into())),
+        deregister(Target::Check("serfHealth".into())),
+        register(Register {
+            node: node.clone(),
+            skip_node_update,
+            checks: vec![critical],
+            ..Register::default()
+        }),
+        register(Register { node, skip_node_update, service: Some(tagged), ..Register::default() }),
+        register(Register { node: Node { address: "10.0.0.9".into(), ..oak() }, ..Register::default() }),
+    ];
+    for damage in damages {
+        let mut catalog = settled();
+        assert!(catalog.apply(damage.clone()).0.unwrap().changed);
+        let repair = reconcile(&catalog, &member()).unwrap_or_else(|| panic!("{damage:?} went unseen"));
+        assert!(catalog.apply(repair).0.unwrap().changed);
+        assert_eq!(reconcile(&catalog, &member()), None, "after {damage:?}");
+        assert_eq!(catalog.service("consul").unwrap().instances().next().unwrap().health, Health::Passing);
+    }
+}
+
+#[test]
+fn what_the_agent_says_of_its_node_is_kept() {
+    let mut catalog = settled();
+    let node = Node {
+        name: "Oak".into(),
+        id: Some(member().id),
+        address: "10.0.0.1".into(),
+        datacenter: "north".into(),
+        tagged_addresses: Some(Map::from_iter([("lan", "10.0.0.1".into())])),
+        meta: Some(Map::from_iter([("rack", "r7".into())])),
+        ..Node::default()
+    };
+    let told = Register { node, ..Register::default() };
+    catalog.apply(Command::Register(Box::new(told))).0.unwrap();
+    assert_eq!(reconcile(&catalog, &member()), None);
+    let moved = Member { address: [10, 0, 0, 2].into(), ..member() };
+    catalog.apply(reconcile(&catalog, &moved).unwrap()).0.unwrap();
+    let node = catalog.node("oak").unwrap().node();
+    assert_eq!(&*node.address, "10.0.0.2");
+    assert_eq!(node.meta.as_ref().unwrap().get("rack").map(|rack| &**rack), Some("r7"));
+    assert!(node.tagged_addresses.is_some());
+}
+
+#[tokio::test]
+async fn the_leader_keeps_its_rows() {
+    let shutdown = CancellationToken::new();
+    let settings = raft::Settings { address: ([127, 0, 0, 1], 8300).into(), log_bytes_max: 1 << 20 };
+    let (raft, agreement) = Raft::start(settings, shutdown.clone()).await.unwrap();
+    let (ready, is_ready) = oneshot::channel();
+    let duties =
+        tokio::spawn(keep(raft.clone(), member(), Duration::from_millis(1), ready, shutdown.clone()));
+    is_ready.await.unwrap();
+    let index = raft.catalog().index();
+
+    let wait = raft.waiters().register(vec![Topic::Service("consul".into())]);
+    raft.propose(Command::Deregister { node: "oak".into(), target: Target::Node }).await.unwrap().unwrap();
+    let repaired = async {
+        while raft.catalog().service("consul").is_none() {
+            wait.changed().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), repaired).await.expect("the rows come back");
+    assert_eq!(raft.catalog().index(), index + 2, "one command removed them, one brought them back");
+    shutdown.cancel();
+    duties.await.unwrap();
+    agreement.await.unwrap();
+}
+
+fn member() -> Member {
+    Member {
+        name: "oak".into(),
+        id: uuid::Uuid::from_u128(7),
+        address: [10, 0, 0, 1].into(),
+        datacenter: "north".into(),
+        port: 8300,
+        version: "1.16.4".into(),
+    }
+}
+
+/// A catalog with nothing but this server in it.
+fn settled() -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.apply(reconcile(&catalog, &member()).expect("it is new")).0.unwrap();
+    catalog.assert_consistent();
+    catalog
+}
