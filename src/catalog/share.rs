@@ -2,7 +2,7 @@
 //! words come back everywhere; then it points at the same memory. It changes no value, so peers that share
 //! differently still agree.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     map::Map,
