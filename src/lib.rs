@@ -18,8 +18,10 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod catalog;
 pub mod check;
+pub mod cli;
 pub mod config;
 pub mod dns;
 pub mod http;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    catalog::{Check, Health, Key, Map, Service, ServiceAddress, Status, Text, fold},
+    catalog::{Check, Key, Map, Service, ServiceAddress, Status, Text, fold},
     check::{Definition, Kind, ServiceDefinition},
 };
 
@@ -63,8 +63,11 @@ impl Local {
         add_tagged_addresses(&mut service);
         let id: Key = fold(&service.id).into();
         if replace_checks {
-            let kept = |check: &Definition| checks.iter().any(|other| other.id.eq_ignore_ascii_case(&check.id));
-            self.checks.retain(|_, own| !own.definition.service_id.eq_ignore_ascii_case(&id) || kept(&own.definition));
+            let kept =
+                |check: &Definition| checks.iter().any(|other| other.id.eq_ignore_ascii_case(&check.id));
+            self.checks.retain(|_, own| {
+                !own.definition.service_id.eq_ignore_ascii_case(&id) || kept(&own.definition)
+            });
         }
         self.services.insert(id.clone(), OwnService { service: Arc::new(service), source });
         for check in checks {
@@ -120,7 +123,8 @@ impl Local {
         let ids: Vec<Key> = services.iter().map(|service| fold(&service.service.id).into()).collect();
         self.services.retain(|id, own| own.source == Source::Api || ids.contains(id));
         self.checks.retain(|id, own| own.source == Source::Api || defined.contains(id));
-        let services = services.into_iter().map(|service| self.register_service(service, Source::File, false));
+        let services =
+            services.into_iter().map(|service| self.register_service(service, Source::File, false));
         services.for_each(drop);
         for check in checks {
             self.put_check(check, Source::File);
@@ -174,7 +178,8 @@ impl Local {
             let (since, after) = (own.critical_since, own.definition.deregister_critical_service_after);
             since.zip(after).is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
         };
-        let ids: Vec<Text> = self.checks.values().filter(overdue).map(|own| own.definition.service_id.clone()).collect();
+        let ids: Vec<Text> =
+            self.checks.values().filter(overdue).map(|own| own.definition.service_id.clone()).collect();
         ids.into_iter().filter(|id| self.deregister_service(id).is_ok()).collect()
     }
 
@@ -244,11 +249,6 @@ impl Local {
     }
 }
 
-/// The worst of these checks.
-pub fn worst<'a>(checks: impl Iterator<Item = &'a Arc<Check>>) -> Health {
-    checks.map(|check| check.status.health()).max().unwrap_or(Health::Passing)
-}
-
 /// A service on an IP address says so in both ways of asking (`http-api.md` §6.2).
 fn add_tagged_addresses(service: &mut Service) {
     let keys = match service.address.parse::<IpAddr>() {
@@ -258,7 +258,9 @@ fn add_tagged_addresses(service: &mut Service) {
     };
     let given = service.tagged_addresses.clone().unwrap_or_default();
     let own = ServiceAddress { address: service.address.clone(), port: service.port };
-    let added = keys.into_iter().filter(|key| given.get(key).is_none()).map(|key| (Text::from(key), own.clone()));
-    let all: Map<ServiceAddress> = given.iter().map(|(key, value)| (key.clone(), value.clone())).chain(added).collect();
+    let added =
+        keys.into_iter().filter(|key| given.get(key).is_none()).map(|key| (Text::from(key), own.clone()));
+    let all: Map<ServiceAddress> =
+        given.iter().map(|(key, value)| (key.clone(), value.clone())).chain(added).collect();
     service.tagged_addresses = Some(all);
 }

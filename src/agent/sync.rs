@@ -26,13 +26,15 @@ pub fn difference(local: &mut Local, node: &Node, home: Option<&Home>, now: Inst
         let there = home.and_then(|home| home.instance(id));
         let same = there.is_some_and(|there| service_is_same(service, &there.service));
         if !same {
-            let own = checks_to_tell(local, home, now).filter(|check| check.service_id.eq_ignore_ascii_case(id));
+            let own =
+                checks_to_tell(local, home, now).filter(|check| check.service_id.eq_ignore_ascii_case(id));
             let own: Vec<Arc<Check>> = own.cloned().collect();
             told.extend(own.iter().cloned());
             commands.push(register(node, true, Some(Service::clone(service)), own));
         }
     }
-    let rest = checks_to_tell(local, home, now).filter(|check| !told.iter().any(|other| Arc::ptr_eq(other, check)));
+    let rest =
+        checks_to_tell(local, home, now).filter(|check| !told.iter().any(|other| Arc::ptr_eq(other, check)));
     let rest: Vec<Arc<Check>> = rest.cloned().collect();
     commands.extend(rest.into_iter().map(|check| register(node, true, None, vec![check])));
     if let Some(home) = home {
@@ -67,8 +69,14 @@ impl Schedule {
     }
 }
 
-fn register(node: &Node, skip_node_update: bool, service: Option<Service>, checks: Vec<Arc<Check>>) -> Command {
-    let checks = checks.iter().map(|check| Check { node: node.name.clone(), ..Check::clone(check) }).collect();
+fn register(
+    node: &Node,
+    skip_node_update: bool,
+    service: Option<Service>,
+    checks: Vec<Arc<Check>>,
+) -> Command {
+    let checks =
+        checks.iter().map(|check| Check { node: node.name.clone(), ..Check::clone(check) }).collect();
     Command::Register(Box::new(Register { node: node.clone(), skip_node_update, service, checks }))
 }
 
@@ -96,20 +104,23 @@ fn checks_to_tell<'a>(
     home: Option<&'a Home>,
     now: Instant,
 ) -> impl Iterator<Item = &'a Arc<Check>> {
-    local.checks().filter(move |(id, own)| {
-        let there = home.and_then(|home| home.all_checks().find(|there| there.id.eq_ignore_ascii_case(id)));
-        let Some(there) = there else { return true };
-        let as_told = |output| Check {
-            node: there.node.clone(),
-            output,
-            created: there.created,
-            modified: there.modified,
-            ..Check::clone(own)
-        };
-        let waits = local.output_waits(id, now);
-        as_told(own.output.clone()) != **there && !(waits && as_told(there.output.clone()) == **there)
-    })
-    .map(|(_, check)| check)
+    local
+        .checks()
+        .filter(move |(id, own)| {
+            let there =
+                home.and_then(|home| home.all_checks().find(|there| there.id.eq_ignore_ascii_case(id)));
+            let Some(there) = there else { return true };
+            let as_told = |output| Check {
+                node: there.node.clone(),
+                output,
+                created: there.created,
+                modified: there.modified,
+                ..Check::clone(own)
+            };
+            let waits = local.output_waits(id, now);
+            as_told(own.output.clone()) != **there && !(waits && as_told(there.output.clone()) == **there)
+        })
+        .map(|(_, check)| check)
 }
 
 fn removals<'a>(local: &'a Local, node: &'a Node, home: &'a Home) -> impl Iterator<Item = Command> + 'a {
@@ -117,13 +128,11 @@ fn removals<'a>(local: &'a Local, node: &'a Node, home: &'a Home) -> impl Iterat
     let services = services.filter(|service| local.service(&service.id).is_none() && &*service.id != SERVERS);
     let services = services.map(|service| Target::Service(service.id.clone()));
     // A check that goes with its service needs no command of its own.
-    let gone_with = |check: &&Arc<Check>| !check.service_id.is_empty() && local.service(&check.service_id).is_none();
+    let gone_with =
+        |check: &&Arc<Check>| !check.service_id.is_empty() && local.service(&check.service_id).is_none();
     let checks = home.all_checks().filter(move |check| {
         !local.has_check(&check.id) && !check.id.eq_ignore_ascii_case(SERF_HEALTH) && !gone_with(check)
     });
     let checks = checks.map(|check| Target::Check(check.id.clone()));
     services.chain(checks).map(|target| Command::Deregister { node: node.name.clone(), target })
 }
-
-#[cfg(test)]
-mod tests;

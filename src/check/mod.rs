@@ -8,7 +8,9 @@ mod probe;
 mod runner;
 mod verdict;
 
-pub use definition::{CheckSpec, Definition, Invalid, Kind, ServiceDefinition, ServiceSpec, Span, Thresholds, Tls};
+pub use definition::{
+    CheckSpec, Definition, Invalid, Kind, ServiceDefinition, ServiceSpec, Span, Thresholds, Tls,
+};
 pub use duration::{format_duration, parse_duration};
 pub use output::of_ttl as cut_output;
 pub use probe::use_ring;

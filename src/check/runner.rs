@@ -146,7 +146,8 @@ async fn listen(id: Text, ttl: Duration, mut heard: watch::Receiver<String>, sha
                     last => format!("TTL expired (last output before timeout follows): {last}"),
                 };
                 tracing::warn!(check = &*id, "Check missed TTL, is now critical");
-                if shared.told.send(Told { id: id.clone(), status: Status::Critical, output }).await.is_err() {
+                if shared.told.send(Told { id: id.clone(), status: Status::Critical, output }).await.is_err()
+                {
                     return;
                 }
             }

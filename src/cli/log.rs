@@ -10,6 +10,7 @@ use tracing::{
     level_filters::LevelFilter,
 };
 use tracing_subscriber::{
+    filter::Targets,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -19,7 +20,7 @@ use tracing_subscriber::{
 
 /// Changes the level of a running log.
 #[derive(Clone)]
-pub struct LevelHandle(reload::Handle<LevelFilter, tracing_subscriber::Registry>);
+pub struct LevelHandle(reload::Handle<Targets, tracing_subscriber::Registry>);
 
 /// Starts the log of this process. `level` is one of `TRACE DEBUG INFO WARN ERR ERROR` in any case.
 pub fn start(level: &str, json: bool) -> Result<LevelHandle, String> {
@@ -37,12 +38,15 @@ impl LevelHandle {
     }
 }
 
-fn filter(level: &str) -> Result<LevelFilter, String> {
+/// Our own words from `level` on; those of the libraries below only where something is wrong, or everything is asked.
+fn filter(level: &str) -> Result<Targets, String> {
     let word = if level.eq_ignore_ascii_case("err") { "error" } else { level };
     let known = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphabetic());
-    LevelFilter::from_str(word).ok().filter(|_| known(word)).ok_or_else(|| {
+    let level = LevelFilter::from_str(word).ok().filter(|_| known(word)).ok_or_else(|| {
         format!("Invalid log level: {level}. Valid log levels are: [TRACE DEBUG INFO WARN ERR ERROR]")
-    })
+    })?;
+    let libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    Ok(Targets::new().with_default(libraries).with_target("lictor", level))
 }
 
 struct Form {

@@ -1,53 +1,108 @@
 //! Services and checks as they stand in files (`config-cli.md` §4), read into what the check room builds from.
 
+use ahash::{AHashMap, AHashSet};
+
 use crate::check::{CheckSpec, Definition, Invalid, ServiceDefinition, ServiceSpec};
 
 use super::{
     reader::{Fields, Findings},
-    tree::{Place, Value},
+    tree::{Kind, Member, Place, Value},
 };
 
-/// The services and checks of a tree, in order, each with its place.
+/// The services and checks of all trees, each with its place, and those of a service's checks.
 #[derive(Default)]
 pub struct Definitions {
-    pub services: Vec<(Place, ServiceDefinition)>,
-    pub checks: Vec<(Place, Definition)>,
+    pub services: LastOfId<(ServiceDefinition, Vec<Place>)>,
+    pub checks: LastOfId<(Definition, Place)>,
+    /// Lower-cased ids of all services, those that are wrong too: a check may name them without a second fault.
+    ids: AHashSet<String>,
+}
+
+/// Of one id the last counts.
+pub struct LastOfId<T> {
+    at: AHashMap<String, usize>,
+    all: Vec<T>,
 }
 
 impl Definitions {
-    /// Takes `services`, `service`, `checks` and `check`. Of one id the last definition counts.
-    pub fn read(top: &mut Fields, findings: &mut Findings) -> Self {
-        let mut found = Definitions::default();
-        for key in ["services", "service"] {
-            for (path, value) in top.blocks(key) {
-                if let Some(service) = read_service(value, &path, findings) {
-                    found.services.retain(|(_, other)| other.service.id != service.service.id);
-                    found.services.push((value.place.clone(), service));
-                }
+    /// Takes `services`, `service`, `checks` and `check` out of a tree.
+    pub fn take(&mut self, tree: &mut Vec<Member>, findings: &mut Findings) {
+        let is_definition = |member: &mut Member| {
+            ["services", "service", "checks", "check"].iter().any(|key| member.key.eq_ignore_ascii_case(key))
+        };
+        let members: Vec<Member> = tree.extract_if(.., is_definition).collect();
+        let mut fields = Fields::new(&members, "");
+        for (path, value) in ["services", "service"].into_iter().flat_map(|key| fields.blocks(key)) {
+            self.service(&path, value, findings);
+        }
+        for (path, value) in ["checks", "check"].into_iter().flat_map(|key| fields.blocks(key)) {
+            if let Some(check) = read_node_check(value, &path, findings) {
+                self.checks.put(&check.id.clone(), (check, value.place.clone()));
             }
         }
-        for key in ["checks", "check"] {
-            for (path, value) in top.blocks(key) {
-                if let Some(check) = read_node_check(value, &path, findings) {
-                    found.checks.retain(|(_, other)| other.id != check.id);
-                    found.checks.push((value.place.clone(), check));
-                }
+    }
+
+    /// Whether a service of this id was written.
+    pub fn has_service(&self, id: &str) -> bool {
+        self.ids.contains(&id.to_lowercase())
+    }
+
+    fn service(&mut self, path: &str, value: &Value, findings: &mut Findings) {
+        let Some(mut fields) = Fields::of(value, path, findings) else { return };
+        let named = ["id", "name"].into_iter().filter_map(|key| fields.peek(key)).find_map(|value| {
+            match &value.kind {
+                Kind::Text(text) if !text.is_empty() => Some(text),
+                _ => None,
             }
+        });
+        self.ids.extend(named.map(|id| id.to_lowercase()));
+        let mut places = Vec::new();
+        if let Some(service) = read_service(&mut fields, path, value, &mut places, findings) {
+            self.services.put(&service.service.id.clone(), (service, places));
         }
-        found
     }
 }
 
-fn read_service(value: &Value, path: &str, findings: &mut Findings) -> Option<ServiceDefinition> {
-    let before = findings.faults.len();
-    let mut fields = Fields::of(value, path, findings)?;
-    let mut places = Vec::new();
-    let mut checks = Vec::new();
-    for key in ["checks", "check"] {
-        for (path, value) in fields.blocks(key) {
-            places.push((value.place.clone(), path.clone()));
-            checks.extend(read_check(value, &path, findings));
+impl<T> LastOfId<T> {
+    fn put(&mut self, id: &str, value: T) {
+        match self.at.get(&id.to_lowercase()).and_then(|at| self.all.get_mut(*at)) {
+            Some(earlier) => *earlier = value,
+            None => {
+                self.at.insert(id.to_lowercase(), self.all.len());
+                self.all.push(value);
+            }
         }
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.all.iter()
+    }
+
+    pub fn into_all(self) -> Vec<T> {
+        self.all
+    }
+}
+
+impl<T> Default for LastOfId<T> {
+    fn default() -> Self {
+        LastOfId { at: AHashMap::new(), all: Vec::new() }
+    }
+}
+
+/// `places` are filled with those of its checks.
+fn read_service(
+    fields: &mut Fields,
+    path: &str,
+    value: &Value,
+    places: &mut Vec<Place>,
+    findings: &mut Findings,
+) -> Option<ServiceDefinition> {
+    let before = findings.faults.len();
+    let (mut paths, mut checks) = (Vec::new(), Vec::new());
+    for (path, value) in ["checks", "check"].into_iter().flat_map(|key| fields.blocks(key)) {
+        checks.extend(read_check(value, &path, findings));
+        places.push(value.place.clone());
+        paths.push(path);
     }
     let spec = ServiceSpec {
         id: fields.text("id", findings),
@@ -56,7 +111,7 @@ fn read_service(value: &Value, path: &str, findings: &mut Findings) -> Option<Se
         address: fields.text("address", findings),
         port: fields.int("port", findings),
         socket_path: fields.text("socket_path", findings),
-        tagged_addresses: read_tagged(&mut fields, findings),
+        tagged_addresses: read_tagged(fields, findings),
         meta: fields.map("meta", findings).map(without_places),
         weights: fields.block("weights", findings).map(|mut weights| {
             let pair = (weights.int("passing", findings), weights.int("warning", findings));
@@ -82,7 +137,8 @@ fn read_service(value: &Value, path: &str, findings: &mut Findings) -> Option<Se
     }
     let name = spec.name.clone().unwrap_or_default();
     warn_of_odd_name(&name, &value.place, findings);
-    spec.build().map_err(|fault| place_fault(fault, path, &name, &value.place, &places, findings)).ok()
+    let built = spec.build();
+    built.map_err(|fault| place_fault(fault, path, &name, &value.place, places, &paths, findings)).ok()
 }
 
 /// A fault stands where its block stands: the service's, or that of the check that is wrong.
@@ -91,34 +147,33 @@ fn place_fault(
     path: &str,
     name: &str,
     place: &Place,
-    checks: &[(Place, String)],
+    check_places: &[Place],
+    check_paths: &[String],
     findings: &mut Findings,
 ) {
-    match fault {
+    let (at, text) = match fault {
         Invalid::Check { at, id, fault } => {
-            let (place, path) = checks.get(at).cloned().unwrap_or_else(|| (place.clone(), path.into()));
-            findings.fault::<()>(place, format!("{path}: service {name:?}: check {id:?}: {fault}"));
+            let path = check_paths.get(at).map_or(path, String::as_str);
+            let text = format!("{path}: service {name:?}: check {id:?}: {fault}");
+            (check_places.get(at).unwrap_or(place), text)
         }
-        Invalid::Meta(fault) => drop(
-            findings.fault::<()>(place.clone(), format!("{path}: invalid meta for service {name}: {fault}")),
-        ),
-        Invalid::NoServiceName => {
-            findings
-                .fault::<()>(place.clone(), format!("{path}: Service name missing; expected the key name"));
-        }
-        fault => drop(findings.fault::<()>(place.clone(), format!("{path}: service {name:?}: {fault}"))),
-    }
+        Invalid::Meta(fault) => (place, format!("{path}: invalid meta for service {name}: {fault}")),
+        Invalid::NoServiceName => (place, format!("{path}: Service name missing; expected the key name")),
+        fault => (place, format!("{path}: service {name:?}: {fault}")),
+    };
+    findings.fault::<()>(at.clone(), text);
 }
 
 fn read_tagged(fields: &mut Fields, findings: &mut Findings) -> Option<Vec<(String, String, i64)>> {
     let path = fields.path("tagged_addresses");
     let value = fields.take("tagged_addresses")?;
-    let super::tree::Kind::Object(members) = &value.kind else {
+    let Kind::Object(members) = &value.kind else {
         return findings.wrong_type(&path, "map", value);
     };
     let mut found = Vec::new();
     for member in members {
-        let mut address = Fields::of(&member.value, &format!("{path}.{}", member.key), findings)?;
+        let path = format!("{path}.{}", member.key);
+        let Some(mut address) = Fields::of(&member.value, &path, findings) else { continue };
         let text = address.text("address", findings).unwrap_or_default();
         found.push((member.key.clone(), text, address.int("port", findings).unwrap_or(0)));
         address.finish(findings);
@@ -194,16 +249,15 @@ fn read_check(value: &Value, path: &str, findings: &mut Findings) -> Option<Chec
 fn read_header(fields: &mut Fields, findings: &mut Findings) -> Option<Vec<(String, Vec<String>)>> {
     let path = fields.path("header");
     let value = fields.take("header")?;
-    let super::tree::Kind::Object(members) = &value.kind else {
+    let Kind::Object(members) = &value.kind else {
         return findings.wrong_type(&path, "map", value);
     };
-    let mut header = Fields::of(value, &path, findings)?;
-    let mut found = Vec::new();
-    for member in members {
-        let values = header.texts(&member.key.to_lowercase(), findings)?;
-        found.push((member.key.clone(), values));
-    }
-    Some(found)
+    let each = members.iter().map(|Member { key, value }| {
+        let path = format!("{path}[{key}]");
+        let Kind::List(values) = &value.kind else { return findings.no_list(&path, value) };
+        Some((key.clone(), findings.texts(&path, values)?))
+    });
+    each.collect::<Vec<_>>().into_iter().collect()
 }
 
 pub fn without_places(pairs: Vec<(String, String, Place)>) -> Vec<(String, String)> {

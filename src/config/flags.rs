@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::{
-    load::Format,
+    sources::Format,
     tree::{Kind, Member, Place, Value},
 };
 
@@ -57,7 +57,9 @@ enum Form {
 const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("advertise", Form::Text, "advertise_addr", "the address that other agents reach this one by"),
     ("advertise-wan", Form::Text, "advertise_addr_wan", "the same, for other datacenters"),
+    ("allow-write-http-from", Form::List, "http_config.allow_write_http_from", "accepted"),
     ("alt-domain", Form::Text, "alt_domain", "a second DNS zone"),
+    ("auto-reload-config", Form::Bool, "auto_reload_config", "accepted"),
     ("bind", Form::Text, "bind_addr", "the address to listen on for other agents"),
     ("bootstrap", Form::Bool, "bootstrap", "accepted"),
     ("bootstrap-expect", Form::Int, "bootstrap_expect", "accepted"),
@@ -65,6 +67,7 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("client", Form::Text, "client_addr", "the addresses for DNS and HTTP"),
     ("data-dir", Form::Text, "data_dir", "where state is kept"),
     ("datacenter", Form::Text, "datacenter", "the datacenter of this agent"),
+    ("default-query-time", Form::Text, "default_query_time", "accepted"),
     ("disable-host-node-id", Form::Bool, "disable_host_node_id", "accepted"),
     ("disable-keyring-file", Form::Bool, "disable_keyring_file", "accepted"),
     ("dns-port", Form::Int, "ports.dns", "the DNS port; -1 turns it off"),
@@ -82,25 +85,41 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("http-port", Form::Int, "ports.http", "the HTTP port; -1 turns it off"),
     ("https-port", Form::Int, "ports.https", "accepted"),
     ("join", Form::List, "start_join", "accepted"),
+    ("join-wan", Form::List, "start_join_wan", "accepted"),
+    ("log-file", Form::Text, "log_file", "accepted"),
     ("log-json", Form::Bool, "log_json", "log JSON objects"),
     ("log-level", Form::Text, "log_level", "TRACE, DEBUG, INFO, WARN or ERROR"),
+    ("log-rotate-bytes", Form::Int, "log_rotate_bytes", "accepted"),
+    ("log-rotate-duration", Form::Text, "log_rotate_duration", "accepted"),
+    ("log-rotate-max-files", Form::Int, "log_rotate_max_files", "accepted"),
+    ("max-query-time", Form::Text, "max_query_time", "accepted"),
     ("node", Form::Text, "node_name", "the name of this node"),
     ("node-id", Form::Text, "node_id", "the id of this node, a UUID"),
     ("node-meta", Form::Pair, "node_meta", "key:value; several times"),
     ("pid-file", Form::Text, "pid_file", "where the process id is written"),
+    ("primary-gateway", Form::List, "primary_gateways", "accepted"),
+    ("protocol", Form::Int, "protocol", "accepted"),
     ("raft-protocol", Form::Int, "raft_protocol", "accepted"),
     ("recursor", Form::List, "recursors", "accepted"),
     ("rejoin", Form::Bool, "rejoin_after_leave", "accepted"),
     ("retry-interval", Form::Text, "retry_interval", "accepted"),
+    ("retry-interval-wan", Form::Text, "retry_interval_wan", "accepted"),
     ("retry-join", Form::List, "retry_join", "accepted"),
     ("retry-join-wan", Form::List, "retry_join_wan", "accepted"),
     ("retry-max", Form::Int, "retry_max", "accepted"),
+    ("retry-max-wan", Form::Int, "retry_max_wan", "accepted"),
+    ("serf-lan-allowed-cidrs", Form::List, "serf_lan_allowed_cidrs", "accepted"),
+    ("serf-lan-bind", Form::Text, "serf_lan", "accepted"),
     ("serf-lan-port", Form::Int, "ports.serf_lan", "the gossip port"),
+    ("serf-wan-allowed-cidrs", Form::List, "serf_wan_allowed_cidrs", "accepted"),
+    ("serf-wan-bind", Form::Text, "serf_wan", "accepted"),
     ("serf-wan-port", Form::Int, "ports.serf_wan", "the gossip port between datacenters"),
     ("server", Form::Bool, "server", "be a server"),
     ("server-port", Form::Int, "ports.server", "the port for other servers"),
     ("syslog", Form::Bool, "enable_syslog", "accepted"),
     ("ui", Form::Bool, "ui", "accepted"),
+    ("ui-content-path", Form::Text, "ui_content_path", "accepted"),
+    ("ui-dir", Form::Text, "ui_dir", "accepted"),
 ];
 
 /// Reads the words after `agent`.
@@ -111,10 +130,12 @@ pub fn parse_flags(words: &[String]) -> Result<Flags, FlagError> {
     let mut flags = Flags::default();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let Some(name) = word.strip_prefix("--").or(word.strip_prefix('-')).filter(|name| !name.is_empty())
-        else {
-            let extra: Vec<&str> = [word.as_str()].into_iter().chain(words.map(String::as_str)).collect();
-            return Err(FlagError::Extra(extra.join(" ")));
+        let name = word.strip_prefix("--").or(word.strip_prefix('-')).filter(|name| !name.is_empty());
+        let Some(name) = name else {
+            // Two dashes alone say that no flag follows.
+            let own = (word != "--").then_some(word);
+            let extra: Vec<&str> = own.into_iter().chain(words).map(String::as_str).collect();
+            return if extra.is_empty() { Ok(flags) } else { Err(FlagError::Extra(extra.join(" "))) };
         };
         let (name, value) = match name.split_once('=') {
             Some((name, value)) => (name, Some(value.to_string())),
@@ -176,11 +197,7 @@ impl Flags {
                 fault: "parse error: expected a whole number".into(),
             })?),
             Form::Text => Kind::Text(value),
-            Form::List => {
-                let text = at(flag, Kind::Text(value));
-                self.lists.push(Member { key: key.into(), value: at(flag, Kind::List(vec![text])) });
-                return Ok(());
-            }
+            Form::List => Kind::List(vec![at(flag, Kind::Text(value))]),
             Form::Pair => {
                 let (name, text) = value.split_once(':').unwrap_or((&value, ""));
                 let text = at(flag, Kind::Text(text.into()));
@@ -193,7 +210,8 @@ impl Flags {
             key: key.into(),
             value: at(flag, Kind::Object(vec![inner])),
         });
-        self.scalars.push(member);
+        let list = matches!(form, Form::List);
+        if list { &mut self.lists } else { &mut self.scalars }.push(member);
         Ok(())
     }
 }

@@ -62,12 +62,12 @@ impl Reader<'_> {
                     if self.cursor.peek().is_none() {
                         return Ok(None);
                     }
-                    let value = self.value(depth + 1)?;
+                    let value = self.value(depth + keys.len())?;
                     return Ok(Some(nest(keys, value)));
                 }
                 Some('{') => {
                     self.cursor.next();
-                    let kind = Kind::Object(self.members(Some('}'), depth + 1)?);
+                    let kind = Kind::Object(self.members(Some('}'), depth + keys.len())?);
                     return Ok(Some(nest(keys, Value { kind, place })));
                 }
                 Some(letter) if keys.len() <= DEPTH_MAX && (letter == '"' || is_key(letter)) => {
@@ -172,7 +172,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `<<END` to a line that says `END`; with `<<-END` lines lose the indentation that all of them share.
+    /// `<<END` to a line that says `END`; with `<<-END` that line may be indented, and where all lines are as much as
+    /// it is, they lose that.
     fn heredoc(&mut self) -> Read<String> {
         let start = self.cursor.place();
         let fault = |text: &str| SyntaxError { place: start.clone(), text: text.into() };
@@ -187,20 +188,21 @@ impl Reader<'_> {
             return Err(fault("expected a word and a new line after <<"));
         }
         let mut lines = Vec::new();
-        loop {
+        let mut shared = loop {
             let line = self.cursor.take_while(|letter| letter != '\n');
-            if line.trim() == end {
-                break;
+            let closing = if indented { line.trim() } else { line.trim_end() };
+            if closing == end {
+                break &line[..line.len() - line.trim_start().len()];
             }
             if !self.cursor.eat('\n') {
                 return Err(fault("a heredoc that does not end"));
             }
             lines.push(line.strip_suffix('\r').unwrap_or(line));
+        };
+        if !lines.iter().all(|line| line.starts_with(shared)) {
+            shared = "";
         }
-        let indent = |line: &&str| line.len() - line.trim_start().len();
-        let shared = lines.iter().filter(|line| !line.trim().is_empty()).map(indent).min().unwrap_or(0);
-        let shared = if indented { shared } else { 0 };
-        Ok(lines.iter().map(|line| format!("{}\n", line.get(shared..).unwrap_or(""))).collect())
+        Ok(lines.iter().map(|line| format!("{}\n", line.strip_prefix(shared).unwrap_or(line))).collect())
     }
 
     /// White space and comments.
@@ -243,6 +245,9 @@ fn number(word: &str) -> Option<Kind> {
     let (sign, digits) = word.strip_prefix('-').map_or((1, word), |digits| (-1, digits));
     let hex = digits.strip_prefix("0x").or(digits.strip_prefix("0X"));
     if let Some(hex) = hex {
+        if !hex.starts_with(|first: char| first.is_ascii_hexdigit()) {
+            return None;
+        }
         return i64::from_str_radix(hex, 16).ok().map(|value| Kind::Int(sign * value));
     }
     if !digits.starts_with(|first: char| first.is_ascii_digit()) {

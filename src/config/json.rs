@@ -126,23 +126,23 @@ impl Reader<'_> {
     }
 
     fn word(&mut self) -> Read<Kind> {
-        let fault = self.cursor.error(format!("expected a value, found {}", self.found()));
-        let word = self
-            .cursor
-            .take_while(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '+'));
-        match word {
-            "true" => return Ok(Kind::Bool(true)),
-            "false" => return Ok(Kind::Bool(false)),
-            "null" => return Ok(Kind::Null),
-            _ => {}
-        }
-        if !is_number(word) {
-            return Err(fault);
-        }
-        match word.parse::<i64>() {
-            Ok(number) => Ok(Kind::Int(number)),
-            Err(_) => word.parse().map(Kind::Float).map_err(|_| fault),
-        }
+        let start = self.cursor.place();
+        let part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '+');
+        let word = self.cursor.take_while(part);
+        let kind = match word {
+            "true" => Some(Kind::Bool(true)),
+            "false" => Some(Kind::Bool(false)),
+            "null" => Some(Kind::Null),
+            _ if !is_number(word) => None,
+            _ => match word.parse() {
+                Ok(number) => Some(Kind::Int(number)),
+                Err(_) => word.parse().ok().filter(|number: &f64| number.is_finite()).map(Kind::Float),
+            },
+        };
+        kind.ok_or_else(|| {
+            let found = if word.is_empty() { self.found() } else { format!("{word:?}") };
+            SyntaxError { place: start, text: format!("expected a value, found {found}") }
+        })
     }
 
     fn skip_blank(&mut self) {

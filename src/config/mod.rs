@@ -4,11 +4,15 @@
 mod addresses;
 mod definitions;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod hcl;
 mod json;
 mod keys;
+mod layer;
 mod load;
 mod reader;
+mod sources;
 mod tree;
 
 use std::{
@@ -25,7 +29,10 @@ use crate::{
 };
 
 pub use flags::{FlagError, Flags, parse_flags};
-pub use load::{Faults, Format, load};
+pub use load::{Faults, load};
+pub use reader::Fault;
+pub use sources::Format;
+pub use tree::{Member, Place};
 
 /// Everything an agent is started with.
 #[derive(Clone, Debug)]

@@ -27,8 +27,9 @@ pub struct Member {
     pub value: Value,
 }
 
-/// A file, or the flag that stood for one; line and column count from 1, 0 where there are none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file, or the flag that stood for one; line and column count from 1, 0 where there are none. The default is no
+/// place at all: what is wrong stands nowhere, or is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub file: Arc<str>,
     pub line: u32,
@@ -41,6 +42,9 @@ pub struct SyntaxError {
     pub place: Place,
     pub text: String,
 }
+
+/// Letters of a text that an error shows.
+const SHOWN_MAX: usize = 80;
 
 /// Values may be nested this deep.
 pub const DEPTH_MAX: usize = 64;
@@ -61,7 +65,7 @@ impl Value {
     /// As it would be printed in an error: short.
     pub fn shown(&self) -> String {
         match &self.kind {
-            Kind::Text(text) => format!("{text:?}"),
+            Kind::Text(text) => text.escape_debug().take(SHOWN_MAX).collect(),
             Kind::Int(number) => number.to_string(),
             Kind::Float(number) => number.to_string(),
             Kind::Bool(word) => word.to_string(),
@@ -155,18 +159,26 @@ impl<'a> Cursor<'a> {
             Some(letter @ ('"' | '\\' | '/' | '\'')) => letter,
             Some('x') => self.code(2)?,
             Some('U') => self.code(8)?,
-            Some('u') => match self.hex(4)? {
-                high @ 0xd800..0xdc00 if self.rest().starts_with("\\u") => {
-                    self.next();
-                    self.next();
-                    let low = self.hex(4)?;
-                    let code = 0x10000 + ((high - 0xd800) << 10) + low.wrapping_sub(0xdc00) % 0x400;
-                    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
-                }
-                code => char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            },
+            Some('u') => self.utf16()?,
             _ => return Err(self.error("unknown escape in a string")),
         })
+    }
+
+    /// Four digits, and four more where they are the first half of a pair. A half alone is no character.
+    fn utf16(&mut self) -> Result<char, SyntaxError> {
+        let code = self.hex(4)?;
+        let is_low = |rest: &str| {
+            let low = rest.strip_prefix("\\u").and_then(|rest| rest.get(..4));
+            low.is_some_and(|low| matches!(u32::from_str_radix(low, 16), Ok(0xdc00..0xe000)))
+        };
+        if !(0xd800..0xdc00).contains(&code) || !is_low(self.rest()) {
+            return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+        }
+        self.next();
+        self.next();
+        let low = self.hex(4)?;
+        Ok(char::from_u32(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00))
+            .unwrap_or(char::REPLACEMENT_CHARACTER))
     }
 
     fn code(&mut self, digits: usize) -> Result<char, SyntaxError> {

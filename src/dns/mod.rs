@@ -7,10 +7,13 @@
 
 mod address;
 mod answer;
+mod assembly;
+mod choice;
 mod name;
 mod reply;
 mod server;
 mod settings;
+mod slot;
 mod tcp;
 mod txt;
 mod udp;

@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use ahash::AHashMap;
 
 use super::{
-    answer::{Answer, Asked, Data, Item, Owner, Record},
-    name::{Name, Zones},
+    answer::{Answer, Asked, Data, Item, Owner, Record, secs},
+    assembly::{self, Assembled, Assembly, Cut},
+    name::{Lookup, Name, Part, Zones},
     settings::Settings,
     txt,
     wire::{
-        self, Ede, HEAD_BYTES, HEADER_BYTES, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT, Query, Rcode,
-        class, kind,
+        self, Ede, HEAD_BYTES, HEADER_BYTES, OPT_BYTES, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT,
+        Query, Rcode, class, kind,
     },
 };
 use crate::catalog::Catalog;
@@ -34,6 +35,11 @@ pub struct Asker {
 pub struct Responder {
     random: fastrand::Rng,
     zones: Zones,
+    assembly: Assembly,
+    /// A service's name and its tag, as they are looked up.
+    texts: [String; 2],
+    /// Off where the plain answer is to be compared with the fast one.
+    fast: bool,
 }
 
 /// How much may be said to this asker.
@@ -58,7 +64,18 @@ const CD: u8 = 0x10;
 
 impl Responder {
     pub fn new(seed: u64) -> Self {
-        Responder { random: fastrand::Rng::with_seed(seed), zones: Zones::default() }
+        Responder {
+            random: fastrand::Rng::with_seed(seed),
+            zones: Zones::default(),
+            assembly: Assembly::default(),
+            texts: Default::default(),
+            fast: true,
+        }
+    }
+
+    /// Answers everything by the plain road: the judge of the fast one.
+    pub fn plain(seed: u64) -> Self {
+        Responder { fast: false, ..Responder::new(seed) }
     }
 
     /// Puts the reply to a packet in `out`, which is cleared first and stays empty where silence is the answer.
@@ -116,14 +133,88 @@ impl Responder {
             node_tail: &self.zones.node_tail,
             address_tail: &self.zones.address_tail,
         };
-        let mut answer = asked.answer(&lookup, &mut self.random);
+        let zone_at = QUESTION_AT + name.offset(depth);
+        let fast = match &lookup {
+            Lookup::Service { service, tag } if self.fast && !settings.disable_compression => {
+                let room = (&mut self.assembly, &mut self.texts, &mut self.random);
+                assemble(&asked, service, tag.as_ref(), query, &limits, zone_at, room, out)
+            }
+            _ => Assembled::AskPlain,
+        };
+        let mut answer = match fast {
+            Assembled::Records { .. } => return,
+            Assembled::NoData => asked.no_data(),
+            Assembled::NoneReady { any } => asked.none_ready(any),
+            Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
+        };
         if query.qtype != kind::SRV && settings.a_record_limit > 0 {
             cut(&mut answer, settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
         }
         cut(&mut answer, limits.answers_max, |_| true);
-        let zone_at = QUESTION_AT + name.offset(depth);
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
     }
+}
+
+/// The fast road to a service: a whole reply in `out`, or the reason why there is none.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a reply depends on, borrowed from where it stands"
+)]
+fn assemble(
+    asked: &Asked,
+    service: &Part,
+    tag: Option<&Part>,
+    query: &Query,
+    limits: &Limits,
+    zone_at: usize,
+    (assembly, [name, tag_name], random): (&mut Assembly, &mut [String; 2], &mut fastrand::Rng),
+    out: &mut Vec<u8>,
+) -> Assembled {
+    let kind = match query.qtype {
+        kind::A => assembly::Kind::A,
+        kind::AAAA => assembly::Kind::Aaaa,
+        kind::SRV => assembly::Kind::Srv,
+        kind::ANY => assembly::Kind::Any,
+        _ => assembly::Kind::Other,
+    };
+    let settings = asked.settings;
+    asked.name.write_text(service, name);
+    let Some(group) = asked.catalog.service(name) else { return Assembled::NoneReady { any: false } };
+    let tag = tag.map(|tag| {
+        asked.name.write_text(tag, tag_name);
+        tag_name.as_str()
+    });
+    let records_max = match (kind, settings.a_record_limit) {
+        (assembly::Kind::Srv, _) | (_, 0) => usize::MAX,
+        (_, limit) => limit,
+    };
+    put_question(out, query, Rcode::NoError, AA);
+    let wanted = assembly::Asked {
+        group,
+        tag,
+        kind,
+        only_passing: settings.only_passing,
+        count_max: limits.answers_max.min(records_max),
+        bytes_max: limits.bytes_max - limits.opt.map_or(0, |_| OPT_BYTES),
+        ttl_secs: secs(settings.service_ttl.of(name)),
+        zone: &query.name[zone_at - QUESTION_AT..],
+        zone_at,
+        node_tail: asked.node_tail,
+        address_tail: asked.address_tail,
+        node_meta_txt: settings.node_meta_txt,
+    };
+    let outcome = assembly.assemble(&wanted, out, random);
+    if let Assembled::Records { answers, additional, cut } = outcome {
+        if cut == Cut::BySize || cut == Cut::ByCount && settings.enable_truncate {
+            out[2] |= TC;
+        }
+        wire::put_count(out, 1, answers);
+        wire::put_count(out, 3, additional + u16::from(limits.opt.is_some()));
+        if let Some(size) = limits.opt {
+            wire::put_opt(out, size, Rcode::NoError, None);
+        }
+    }
+    outcome
 }
 
 impl Limits {

@@ -112,8 +112,11 @@ impl Agent {
     /// The answers to a question, as sorted lines without owner and TTL: `SRV 1 1 80 a.node.dc1.consul.`
     pub fn answers(&self, name: &str, kind: RecordType) -> Vec<String> {
         let message = ask(self.dns(), name, kind);
-        let mut lines: Vec<String> =
-            message.answers.iter().map(|record| format!("{} {}", record.record_type(), record.data)).collect();
+        let mut lines: Vec<String> = message
+            .answers
+            .iter()
+            .map(|record| format!("{} {}", record.record_type(), record.data))
+            .collect();
         lines.sort();
         lines
     }

@@ -30,7 +30,11 @@ impl Clients {
         if let Some(client) = clients.get(&(follow_redirects, skip_verify)) {
             return Ok(client.clone());
         }
-        let follow = if follow_redirects { redirect::Policy::limited(REDIRECTS_MAX) } else { redirect::Policy::none() };
+        let follow = if follow_redirects {
+            redirect::Policy::limited(REDIRECTS_MAX)
+        } else {
+            redirect::Policy::none()
+        };
         let client = builder(skip_verify).redirect(follow).build().map_err(|error| reason(&error))?;
         clients.insert((follow_redirects, skip_verify), client.clone());
         Ok(client)
@@ -51,7 +55,9 @@ pub async fn look(kind: &Kind, clients: &Clients, limit: Duration, output_bytes_
     match tokio::time::timeout(limit, asked).await {
         Ok(Ok(seen)) => seen,
         Ok(Err(text)) => Seen::critical(text),
-        Err(_) => Seen::critical(verb.failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+        Err(_) => Seen::critical(
+            verb.failed("context deadline exceeded (Client.Timeout exceeded while awaiting headers)"),
+        ),
     }
 }
 
@@ -66,7 +72,8 @@ impl Verb<'_> {
     fn failed(&self, why: &str) -> String {
         let mut letters = self.method.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
-        let verb: String = first.into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect();
+        let verb: String =
+            first.into_iter().chain(letters.map(|letter| letter.to_ascii_lowercase())).collect();
         format!("{verb} {:?}: {why}", self.url)
     }
 }
@@ -82,13 +89,15 @@ async fn ask(
 ) -> Result<Seen, String> {
     let url = Url::parse(verb.url).map_err(|error| verb.failed(&error.to_string()))?;
     let method = Method::from_bytes(verb.method.as_bytes()).map_err(|error| error.to_string())?;
-    let (client, url) = client_for(url, follow_redirects, tls, clients).await.map_err(|text| verb.failed(&text))?;
+    let (client, url) =
+        client_for(url, follow_redirects, tls, clients).await.map_err(|text| verb.failed(&text))?;
     let mut request = Request::new(method, url.clone());
     put_headers(request.headers_mut(), verb, headers)?;
     if !body.is_empty() {
         *request.body_mut() = Some(body.to_string().into());
     }
-    let mut response = client.execute(request).await.map_err(|error| verb.failed(&why(&error, &url, verb.limit)))?;
+    let mut response =
+        client.execute(request).await.map_err(|error| verb.failed(&why(&error, &url, verb.limit)))?;
     let code = response.status();
     let mut tail = Tail::new(output_bytes_max);
     let mut read = 0;
@@ -121,7 +130,10 @@ async fn client_for(url: Url, follow: bool, tls: &Tls, clients: &Clients) -> Res
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses: Vec<_> = match host.parse::<IpAddr>() {
         Ok(address) => vec![(address, port).into()],
-        Err(_) => lookup_host((host.as_str(), port)).await.map_err(|error| format!("dial tcp: lookup {host}: {error}"))?.collect(),
+        Err(_) => lookup_host((host.as_str(), port))
+            .await
+            .map_err(|error| format!("dial tcp: lookup {host}: {error}"))?
+            .collect(),
     };
     let mut named = url;
     named.set_host(Some(&tls.server_name)).map_err(|error| error.to_string())?;
@@ -131,15 +143,21 @@ async fn client_for(url: Url, follow: bool, tls: &Tls, clients: &Clients) -> Res
 }
 
 /// The ones that Consul sends, under those that the definition sets.
-fn put_headers(all: &mut header::HeaderMap, verb: &Verb, headers: &[(String, Vec<String>)]) -> Result<(), String> {
+fn put_headers(
+    all: &mut header::HeaderMap,
+    verb: &Verb,
+    headers: &[(String, Vec<String>)],
+) -> Result<(), String> {
     all.insert(header::USER_AGENT, header::HeaderValue::from_static("Consul Health Check"));
     all.insert(header::ACCEPT, header::HeaderValue::from_static("text/plain, text/*, */*"));
     all.insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     for (name, values) in headers {
-        let name = header::HeaderName::from_bytes(name.as_bytes()).map_err(|error| verb.failed(&error.to_string()))?;
+        let name = header::HeaderName::from_bytes(name.as_bytes())
+            .map_err(|error| verb.failed(&error.to_string()))?;
         all.remove(&name);
         for value in values {
-            let value = header::HeaderValue::from_str(value).map_err(|error| verb.failed(&error.to_string()))?;
+            let value =
+                header::HeaderValue::from_str(value).map_err(|error| verb.failed(&error.to_string()))?;
             all.append(&name, value);
         }
     }

@@ -27,7 +27,8 @@ pub async fn look(address: &str, tls: Option<&Tls>, limit: Duration) -> Seen {
 /// Tries every address of the name.
 async fn connect(host: &str, port: &str, tls: Option<&Tls>) -> Result<(), String> {
     let port: u16 = port.parse().map_err(|_| format!("dial tcp: lookup tcp/{port}: unknown port"))?;
-    let addresses = lookup_host((host, port)).await.map_err(|error| format!("dial tcp: lookup {host}: {error}"))?;
+    let addresses =
+        lookup_host((host, port)).await.map_err(|error| format!("dial tcp: lookup {host}: {error}"))?;
     let mut last = format!("dial tcp: lookup {host}: no such host");
     for address in addresses {
         match TcpStream::connect(address).await {

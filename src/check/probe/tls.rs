@@ -25,7 +25,10 @@ pub fn client(skip_verify: bool) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder();
         Arc::new(if skip_verify {
             let provider = Arc::new(ring::default_provider());
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting(provider))).with_no_client_auth()
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+                .with_no_client_auth()
         } else {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -1,0 +1,372 @@
+//! An agent: what is started, in which order it stops, and the words carried between the rooms. Everything that waits
+//! for two rooms at once stands here.
+//!
+//! ```text
+//! files, HTTP ─> Local <─told─ checks          Local + catalog ─sync─> commands ─> raft ─> catalog ─> DNS, HTTP
+//! ```
+
+mod local;
+mod sync;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    catalog::{Map, Node, Text, fold},
+    check::{self, Definition, Runner, ServiceDefinition, Told},
+    dns, http,
+    raft::{self, ProposeError, Raft},
+    server,
+};
+
+pub use check::use_ring;
+pub use local::{Local, Source, Unknown};
+
+/// The version of Consul whose files, DNS and HTTP API we follow; programs compare it.
+pub const COMPATIBLE_VERSION: &str = "1.16.4";
+
+/// What an agent is, for as long as it runs.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub node_name: Text,
+    pub node_id: Uuid,
+    pub datacenter: Text,
+    /// Where other agents reach this one.
+    pub advertise: IpAddr,
+    pub advertise_wan: IpAddr,
+    pub server_port: u16,
+    pub serf_lan_port: u16,
+}
+
+/// What a reload may change.
+#[derive(Clone, Debug)]
+pub struct Reloadable {
+    pub dns: dns::Settings,
+    pub http: http::Settings,
+    /// Pairs of the node, without those that every agent has.
+    pub node_meta: Vec<(String, String)>,
+    pub services: Vec<ServiceDefinition>,
+    pub checks: Vec<Definition>,
+    /// Changes of output alone are told after half of this, and up to as much again.
+    pub check_update_interval: Duration,
+    /// Whether checks that were registered over HTTP may run programs.
+    pub remote_scripts: bool,
+}
+
+/// Everything that an agent is started with.
+pub struct Settings {
+    pub identity: Identity,
+    pub reloadable: Reloadable,
+    pub checks: check::Settings,
+    pub dns_addrs: Vec<SocketAddr>,
+    pub http_addrs: Vec<SocketAddr>,
+}
+
+/// Reads the configuration again: given by whoever knows where it stands.
+pub type Reread = Box<dyn Fn() -> Result<Reloadable, String> + Send + Sync>;
+
+/// A running agent.
+pub struct Agent {
+    shared: Arc<Shared>,
+    tasks: JoinSet<()>,
+    raft: Stoppable<tokio::task::JoinHandle<()>>,
+    services: CancellationToken,
+}
+
+/// A part that is stopped by itself, in its turn.
+struct Stoppable<T> {
+    running: T,
+    stop: CancellationToken,
+}
+
+/// What the parts of an agent share.
+struct Shared {
+    identity: Identity,
+    raft: Raft,
+    state: Mutex<State>,
+    /// Something local changed: compare with the catalog.
+    changed: Notify,
+    dns: Arc<ArcSwap<dns::Settings>>,
+    http: Arc<ArcSwap<http::Settings>>,
+    node_meta: ArcSwap<Map<Text>>,
+    timing: ArcSwap<Timing>,
+    reread: Reread,
+}
+
+#[derive(Clone, Copy)]
+struct Timing {
+    check_update_interval: Duration,
+    remote_scripts: bool,
+}
+
+/// What is registered here, and what runs for it: changed together.
+struct State {
+    local: Local,
+    runner: Runner,
+}
+
+/// Results of checks that wait to be taken up.
+const TOLD_MAX: usize = 1024;
+/// Services that are critical for too long are looked for this often.
+const REAP_EVERY: Duration = Duration::from_secs(30);
+/// Each part is given so long to stop.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Of the log, before it is cut behind a snapshot.
+const LOG_BYTES_MAX: usize = 1 << 20;
+
+impl Agent {
+    /// Binds, starts everything, and returns once this server leads and its own rows are there.
+    ///
+    /// # Errors
+    /// What cannot be bound or started. Nothing is left running.
+    pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
+        let Settings { identity, reloadable, checks, dns_addrs, http_addrs: _ } = settings;
+        let dns_server =
+            dns::Server::bind(&dns_addrs, &dns::Roads::of(&reloadable.dns)).map_err(|e| e.to_string())?;
+        let raft_stop = CancellationToken::new();
+        let raft_settings = raft::Settings {
+            address: (identity.advertise, identity.server_port).into(),
+            log_bytes_max: LOG_BYTES_MAX,
+        };
+        let (raft, raft_task) = Raft::start(raft_settings, raft_stop.clone()).await?;
+        let (told, tells) = mpsc::channel(TOLD_MAX);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { local: Local::default(), runner: Runner::new(checks, told) }),
+            changed: Notify::new(),
+            dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
+            http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
+            node_meta: ArcSwap::default(),
+            timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
+            identity,
+            raft,
+            reread,
+        });
+        let services = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let published =
+            dns::Published { catalog: shared.raft.published().clone(), settings: shared.dns.clone() };
+        let stop = services.clone();
+        tasks.spawn(async move {
+            if let Err(error) = dns_server.run(published, stop).await {
+                tracing::error!(%error, "DNS ended");
+            }
+        });
+        let (ready, is_ready) = oneshot::channel();
+        tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
+        let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
+        started
+            .map_err(|_| "this server did not become leader".to_string())?
+            .map_err(|error| error.to_string())?;
+        shared.apply(reloadable);
+        tasks.spawn(listen(shared.clone(), tells, services.clone()));
+        tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
+        Ok(Agent { shared, tasks, raft: Stoppable { running: raft_task, stop: raft_stop }, services })
+    }
+
+    /// Reads the configuration again. With any fault nothing changes.
+    ///
+    /// # Errors
+    /// Every fault, a line each.
+    pub fn reload(&self) -> Result<(), String> {
+        self.shared.reload()
+    }
+
+    /// Ends when a part ended that should not have.
+    pub async fn failed(&mut self) {
+        match self.tasks.join_next().await {
+            Some(Err(error)) => tracing::error!(%error, "a part of the agent failed"),
+            Some(Ok(())) => tracing::error!("a part of the agent ended"),
+            None => tracing::error!("no part of the agent is left"),
+        }
+    }
+
+    /// Stops everything in order: what takes questions and results first, then the checks, then agreement.
+    pub async fn stop(mut self) {
+        self.services.cancel();
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
+            tracing::warn!("some parts of the agent did not stop in time");
+        }
+        let mut runner = self.shared.take_runner();
+        runner.stop().await;
+        self.raft.stop.cancel();
+        if tokio::time::timeout(STOP_LIMIT, self.raft.running).await.is_err() {
+            tracing::warn!("agreement did not stop in time");
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is registered here, runs the checks that go with it, and has the catalog told.
+    fn change<T, E>(&self, change: impl FnOnce(&mut Local) -> Result<T, E>) -> Result<T, E> {
+        let mut state = self.state();
+        let outcome = change(&mut state.local)?;
+        let State { local, runner } = &mut *state;
+        runner.set(local.definitions());
+        self.changed.notify_one();
+        Ok(outcome)
+    }
+
+    fn apply(&self, reloadable: Reloadable) {
+        let every_agent = [("consul-network-segment", ""), ("consul-version", COMPATIBLE_VERSION)];
+        let every_agent = every_agent.map(|(key, value)| (Text::from(key), Text::from(value)));
+        let own = reloadable.node_meta.iter().map(|(key, value)| (Text::from(&**key), Text::from(&**value)));
+        self.node_meta.store(Arc::new(every_agent.into_iter().chain(own).collect()));
+        self.timing.store(Arc::new(Timing::of(&reloadable)));
+        self.dns.store(Arc::new(reloadable.dns));
+        self.http.store(Arc::new(reloadable.http));
+        let Ok(()) = self.change(|local| {
+            local.reload(reloadable.services, reloadable.checks);
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let reloadable = (self.reread)()?;
+        self.apply(reloadable);
+        tracing::info!("configuration reloaded");
+        Ok(())
+    }
+
+    /// Compares with the catalog, and proposes what differs. `false` where something was not written.
+    async fn sync(&self) -> bool {
+        let now = now();
+        let catalog = self.raft.catalog();
+        let commands = {
+            let mut state = self.state();
+            let home = catalog.node(&fold(&self.identity.node_name));
+            let commands = sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), now);
+            state.local.told(now);
+            commands
+        };
+        let mut written = true;
+        for command in commands {
+            match self.raft.propose(command).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(refusal)) => {
+                    tracing::error!(%refusal, "the catalog refuses what this agent registers");
+                    written = false;
+                }
+                Err(ProposeError::Stopped) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to sync");
+                    written = false;
+                }
+            }
+        }
+        written
+    }
+
+    /// This agent's node, as it registers it.
+    fn node(&self) -> Node {
+        let Identity { node_name, node_id, datacenter, advertise, advertise_wan, .. } = &self.identity;
+        let family = |address: &IpAddr| if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let tagged = [
+            ("lan".to_string(), advertise),
+            (format!("lan_{}", family(advertise)), advertise),
+            ("wan".to_string(), advertise_wan),
+            (format!("wan_{}", family(advertise_wan)), advertise_wan),
+        ];
+        Node {
+            id: Some(*node_id),
+            name: node_name.clone(),
+            address: advertise.to_string().into(),
+            datacenter: datacenter.clone(),
+            tagged_addresses: Some(
+                tagged.into_iter().map(|(key, ip)| (key, Text::from(ip.to_string()))).collect(),
+            ),
+            meta: Some(Map::clone(&self.node_meta.load())),
+            ..Node::default()
+        }
+    }
+
+    fn member(&self) -> server::Member {
+        server::Member {
+            name: self.identity.node_name.clone(),
+            id: self.identity.node_id,
+            address: self.identity.advertise,
+            port: self.identity.server_port,
+            datacenter: self.identity.datacenter.clone(),
+            version: COMPATIBLE_VERSION.into(),
+        }
+    }
+
+    fn take_runner(&self) -> Runner {
+        let (told, _) = mpsc::channel(1);
+        let none = Runner::new(check::Settings { output_bytes_max: 0, discard_output: true }, told);
+        std::mem::replace(&mut self.state().runner, none)
+    }
+
+    /// How long a change of output alone is held back.
+    fn output_delay(&self) -> Duration {
+        let interval = self.timing.load().check_update_interval;
+        interval / 2 + interval.mul_f64(fastrand::f64())
+    }
+}
+
+impl Timing {
+    fn of(reloadable: &Reloadable) -> Self {
+        let Reloadable { check_update_interval, remote_scripts, .. } = reloadable;
+        Timing { check_update_interval: *check_update_interval, remote_scripts: *remote_scripts }
+    }
+}
+
+/// Takes up what checks say, and removes services that failed for too long.
+async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: CancellationToken) {
+    let mut reap = tokio::time::interval(REAP_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            told = tells.recv() => {
+                let Some(Told { id, status, output }) = told else { return };
+                let delay = shared.output_delay();
+                // A check that was removed meanwhile has nothing more to say.
+                let _gone = shared.state().local.update_check(&id, status, &output, now(), delay);
+                shared.changed.notify_one();
+            }
+            _ = reap.tick() => {
+                let Ok(gone) = shared.change(|local| Ok::<_, std::convert::Infallible>(local.reap(now())));
+                for id in gone {
+                    tracing::info!(service = &*id, "deregistered: critical for longer than its check allows");
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
+async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut schedule = sync::Schedule::new(now());
+    loop {
+        let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
+        let full = tokio::select! {
+            () = stop.cancelled() => return,
+            () = shared.changed.notified() => false,
+            () = tokio::time::sleep_until(due.into()) => true,
+        };
+        let succeeded = shared.sync().await;
+        if full || !succeeded {
+            schedule.done(succeeded, now(), fastrand::f64());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the agent's loops are the rim where the clock is read")]
+fn now() -> Instant {
+    Instant::now()
+}

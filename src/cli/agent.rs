@@ -1,0 +1,233 @@
+//! `lictor agent`: from flags to a running agent, its signals, and its exit code (`config-cli.md` §2.4, §2.6).
+
+use std::{fs, path::PathBuf};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use uuid::Uuid;
+
+use super::{Failure, Outcome, log};
+use crate::{
+    agent::{Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings},
+    check,
+    config::{Config, FlagError, Flags, Scripts, load, parse_flags},
+};
+
+pub fn run(arguments: Vec<String>) -> Outcome {
+    let flags = match parse_flags(&arguments) {
+        Ok(flags) => flags,
+        Err(FlagError::Help(usage)) => {
+            println!("{usage}");
+            return Ok(());
+        }
+        Err(error) => return Err(Failure::new(error.to_string())),
+    };
+    let config = load(&flags).map_err(|faults| Failure::new(format!("==> {faults}")))?;
+    if let Some(refusal) = config.refusal() {
+        return Err(Failure::new(format!("==> {refusal}")));
+    }
+    let level = log::start(&config.log.level, config.log.json).map_err(Failure::new)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+    runtime.block_on(live(flags, config, level))
+}
+
+/// The life of an agent, to its exit code.
+async fn live(flags: Flags, config: Config, level: log::LevelHandle) -> Outcome {
+    let identity = identity(&config);
+    if !config.log.json {
+        banner(&config, &identity);
+    }
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let _pid_file = PidFile::write(config.pid_file.clone())?;
+    let mut signals = Signals::listen().map_err(|error| Failure::new(error.to_string()))?;
+    let reread = reread(flags, config.clone(), level);
+    let settings = Settings {
+        identity,
+        reloadable: reloadable(&config),
+        checks: check::Settings {
+            output_bytes_max: config.check_output_bytes_max,
+            discard_output: config.discard_check_output,
+        },
+        dns_addrs: config.dns_addrs.clone(),
+        http_addrs: config.http_addrs.clone(),
+    };
+    let mut agent = match Agent::start(settings, reread).await {
+        Ok(agent) => agent,
+        Err(error) => {
+            tracing::error!(error, "Error starting agent");
+            return end(1);
+        }
+    };
+    tracing::info!("Consul agent running!");
+    let asked = loop {
+        tokio::select! {
+            () = agent.failed() => break None,
+            asked = signals.next() => match asked {
+                Asked::Reload => {
+                    if let Err(error) = agent.reload() {
+                        tracing::error!(error, "Reload config failed");
+                    }
+                }
+                asked => break Some(asked),
+            }
+        }
+    };
+    let leaves = match asked {
+        Some(Asked::Interrupt) => !config.skip_leave_on_interrupt,
+        Some(Asked::Terminate) => config.leave_on_terminate,
+        _ => false,
+    };
+    if let Some(asked) = asked {
+        tracing::info!(signal = asked.word(), "Caught");
+    }
+    tracing::info!(
+        "{}",
+        if leaves { "Gracefully shutting down agent..." } else { "Graceful shutdown disabled. Exiting" }
+    );
+    tokio::select! {
+        () = agent.stop() => {}
+        _ = signals.next() => return end(1),
+    }
+    end(if leaves { 0 } else { 1 })
+}
+
+fn end(code: u8) -> Outcome {
+    tracing::info!("Exit code: code={code}");
+    if code == 0 { Ok(()) } else { Err(Failure { code, text: String::new() }) }
+}
+
+fn identity(config: &Config) -> Identity {
+    Identity {
+        node_name: config.node_name.as_str().into(),
+        node_id: config.node_id.unwrap_or_else(Uuid::new_v4),
+        datacenter: config.datacenter.as_str().into(),
+        advertise: config.advertise,
+        advertise_wan: config.advertise_wan,
+        server_port: config.server_port,
+        serf_lan_port: config.serf_lan_port,
+    }
+}
+
+fn reloadable(config: &Config) -> Reloadable {
+    Reloadable {
+        dns: config.dns.clone(),
+        http: config.http.clone(),
+        node_meta: config.node_meta.clone(),
+        services: config.services.clone(),
+        checks: config.checks.clone(),
+        check_update_interval: config.check_update_interval,
+        remote_scripts: config.scripts == Scripts::All,
+    }
+}
+
+/// What a reload reads: the same sources again. What cannot change while the agent runs is named, and stays.
+fn reread(flags: Flags, started: Config, level: log::LevelHandle) -> crate::agent::Reread {
+    Box::new(move || {
+        let config = load(&flags).map_err(|faults| faults.to_string())?;
+        level.set(&config.log.level)?;
+        config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        for key in started.fixed_keys_changed(&config) {
+            tracing::warn!(key, "this key has changed, and takes effect at the next start only");
+        }
+        let fixed = &started.dns;
+        let dns = crate::dns::Settings {
+            domain: fixed.domain.clone(),
+            alt_domain: fixed.alt_domain.clone(),
+            datacenter: fixed.datacenter.clone(),
+            udp_batch: fixed.udp_batch,
+            ..config.dns.clone()
+        };
+        Ok(Reloadable { dns, ..reloadable(&config) })
+    })
+}
+
+fn banner(config: &Config, identity: &Identity) {
+    let addresses = |port: Option<u16>| port.map_or(-1, i32::from);
+    let first_port = |addrs: &[std::net::SocketAddr]| addresses(addrs.first().map(|addr| addr.port()));
+    let mut clients: Vec<String> = Vec::new();
+    for address in config.http_addrs.iter().chain(&config.dns_addrs) {
+        if !clients.contains(&address.ip().to_string()) {
+            clients.push(address.ip().to_string());
+        }
+    }
+    let (http, dns) = (first_port(&config.http_addrs), first_port(&config.dns_addrs));
+    let rows = [
+        ("Version", format!("'{COMPATIBLE_VERSION}' (lictor {})", env!("CARGO_PKG_VERSION"))),
+        ("Node ID", format!("'{}'", identity.node_id)),
+        ("Node name", format!("'{}'", identity.node_name)),
+        ("Datacenter", format!("'{}' (Segment: '<all>')", identity.datacenter)),
+        ("Server", format!("{} (Bootstrap: {})", config.server, config.dev)),
+        ("Client Addr", format!("[{}] (HTTP: {http}, DNS: {dns})", clients.join(" "))),
+        ("Cluster Addr", format!("{} (LAN: {})", identity.advertise, identity.serf_lan_port)),
+    ];
+    println!("==> Starting Consul agent...");
+    for (label, value) in rows {
+        println!("{label:>22}: {value}");
+    }
+    println!("\n==> Log data will now stream in as it occurs:\n");
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Reload,
+    Interrupt,
+    Terminate,
+}
+
+impl Asked {
+    fn word(self) -> &'static str {
+        match self {
+            Asked::Reload => "hangup",
+            Asked::Interrupt => "interrupt",
+            Asked::Terminate => "terminated",
+        }
+    }
+}
+
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
+        }
+    }
+}
+
+/// The file that holds our process id, gone when we are.
+struct PidFile(Option<PathBuf>);
+
+impl PidFile {
+    fn write(path: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(path) = &path {
+            let written = fs::write(path, std::process::id().to_string());
+            written.map_err(|error| {
+                Failure::new(format!("Could not open pid file: {}: {error}", path.display()))
+            })?;
+        }
+        Ok(PidFile(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _gone_already = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! The fast road: an answer for a service put together from what is kept of its chunks, at a price that does not
+//! depend on how many instances there are. It gives what the plain answer gives; where it cannot, it says so and
+//! leaves nothing behind.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ahash::AHashSet;
+
+use super::{
+    choice::{Choice, Draw},
+    reply::PRIORITY,
+    slot::{Record, Table},
+    txt,
+    wire::{self, HEAD_BYTES, POINTER_END, QUESTION_AT, kind},
+};
+use crate::catalog::{Group, Instance};
+
+/// What is asked of a service, and how much may be said.
+pub struct Asked<'a> {
+    pub group: &'a Group,
+    /// Lower-cased.
+    pub tag: Option<&'a str>,
+    pub kind: Kind,
+    pub only_passing: bool,
+    /// Most records (of instances, for SRV) that policy allows.
+    pub count_max: usize,
+    /// Most bytes of the message, less what is reserved for OPT.
+    pub bytes_max: usize,
+    pub ttl_secs: u32,
+    /// Our zone's labels in the spelling asked, to the root, and where they stand in the message.
+    pub zone: &'a [u8],
+    pub zone_at: usize,
+    /// The labels between a target's own and the zone: `\x04node\x03dc1`, `\x04addr\x03dc1`.
+    pub node_tail: &'a [u8],
+    pub address_tail: &'a [u8],
+    pub node_meta_txt: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    A,
+    Aaaa,
+    Srv,
+    /// Addresses of both families.
+    Any,
+    /// A type that no instance here has records of.
+    Other,
+}
+
+/// What the fast road came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assembled {
+    /// Records are appended to the message.
+    Records { answers: u16, additional: u16, cut: Cut },
+    /// Instances are ready, but none has a record of this kind.
+    NoData,
+    /// No instance is ready. `any`: there are some (with this tag, if one was asked).
+    NoneReady { any: bool },
+    /// Only the plain answer can tell; nothing was appended.
+    AskPlain,
+}
+
+/// Why fewer records were given than there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    No,
+    ByCount,
+    BySize,
+}
+
+/// Room to work in, kept from question to question.
+#[derive(Default)]
+pub struct Assembly {
+    choice: Choice,
+    seen: AHashSet<Seen>,
+    written: Vec<Written>,
+}
+
+/// What makes a record the same as one of another chunk.
+#[derive(PartialEq, Eq, Hash)]
+enum Seen {
+    V4(Option<Ipv4Addr>),
+    V6(Option<Ipv6Addr>),
+    /// The node, by where its record lies; the target; the port.
+    Srv(usize, Option<IpAddr>, u16),
+}
+
+/// An SRV record in the message, whose target wants its addresses.
+struct Written {
+    draw: Draw,
+    target_at: usize,
+}
+
+const SRV_NUMBER_BYTES: usize = 6;
+const ADDRESS_V4_BYTES: usize = 4;
+const ADDRESS_V6_BYTES: usize = 16;
+
+impl Assembly {
+    /// Appends records to `out`, which holds the header and the question as asked.
+    pub fn assemble(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
+        match self.count(asked, random) {
+            Err(outcome) => outcome,
+            Ok(Kind::Srv) => self.targets(asked, out, random),
+            Ok(kind) => self.addresses(asked, kind == Kind::Aaaa, out, random),
+        }
+    }
+
+    /// Counts the candidates of each chunk, and says which kind to answer where ANY is asked.
+    fn count(&mut self, asked: &Asked, random: &mut fastrand::Rng) -> Result<Kind, Assembled> {
+        let (mut ready, mut v4, mut v6, mut any) = (0, 0, 0, false);
+        self.choice.clear();
+        for chunk in asked.group.chunks() {
+            let table = Table::of(chunk, random).ok_or(Assembled::AskPlain)?;
+            let lists = table.lists(chunk, asked.tag, random);
+            any |= lists.is_some();
+            self.choice.push(lists.map_or(0, |lists| lists.places(asked.kind, asked.only_passing).len()));
+            if let Some(lists) = lists {
+                ready += lists.count(asked.only_passing);
+                v4 += lists.places(Kind::A, asked.only_passing).len();
+                v6 += lists.places(Kind::Aaaa, asked.only_passing).len();
+            }
+        }
+        match asked.kind {
+            _ if ready == 0 => Err(Assembled::NoneReady { any }),
+            Kind::Any if v4 > 0 && v6 > 0 => Err(Assembled::AskPlain),
+            Kind::Any if v6 > 0 => self.count(&Asked { kind: Kind::Aaaa, ..*asked }, random),
+            Kind::Any if v4 > 0 => Ok(Kind::A),
+            _ if self.choice.total() == 0 => Err(Assembled::NoData),
+            kind => Ok(kind),
+        }
+    }
+
+    fn addresses(
+        &mut self,
+        asked: &Asked,
+        v6: bool,
+        out: &mut Vec<u8>,
+        random: &mut fastrand::Rng,
+    ) -> Assembled {
+        let each = HEAD_BYTES + if v6 { ADDRESS_V6_BYTES } else { ADDRESS_V4_BYTES };
+        self.begin(asked, each, out, random);
+        let (mut answers, mut cut) = (0, Cut::No);
+        while let Some(draw) = self.choice.next(random) {
+            let Some(found) = Found::of(asked, if v6 { Kind::Aaaa } else { Kind::A }, draw, random) else {
+                continue;
+            };
+            let (a, aaaa) = (found.record.v4, found.record.v6);
+            if !self.is_new(asked, if v6 { Seen::V6(aaaa) } else { Seen::V4(a) }) {
+                continue;
+            }
+            cut = asked.cut(answers, out.len() + each);
+            if cut != Cut::No {
+                break;
+            }
+            wire::put_pointer(out, QUESTION_AT);
+            match (v6, a, aaaa) {
+                (false, Some(address), _) => wire::put_v4(out, asked.ttl_secs, address),
+                (true, _, Some(address)) => wire::put_v6(out, asked.ttl_secs, address),
+                _ => unreachable!("a list of a family holds records of that family"),
+            }
+            answers += 1;
+        }
+        Assembled::Records { answers: answers as u16, additional: 0, cut }
+    }
+
+    /// SRV records, their targets' addresses, and the meta of their nodes if all of it fits.
+    fn targets(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
+        let fixed = HEAD_BYTES + SRV_NUMBER_BYTES;
+        let usual = fixed + 8 + asked.node_tail.len() + asked.zone.len() + HEAD_BYTES + ADDRESS_V4_BYTES;
+        self.begin(asked, usual, out, random);
+        self.written.clear();
+        let (mut glue_bytes, mut cut) = (0, Cut::No);
+        while let Some(draw) = self.choice.next(random) {
+            let Some(found) = Found::of(asked, Kind::Srv, draw, random) else { continue };
+            if !self.is_new(asked, Seen::Srv(found.node_at(), found.record.target, found.record.port)) {
+                continue;
+            }
+            let target_at = out.len() + fixed;
+            let target_bytes = found.target_bytes(asked);
+            let glue = found.glue_bytes(asked, target_at);
+            cut = asked.cut(self.written.len(), target_at + target_bytes + glue_bytes + glue);
+            if cut != Cut::No {
+                break;
+            }
+            glue_bytes += glue;
+            found.push_srv(asked, target_bytes, out);
+            self.written.push(Written { draw, target_at });
+        }
+        let mut additional = 0;
+        self.each_written(asked, random, |found, at| additional += found.push_glue(asked, at, out));
+        let before = out.len();
+        let mut texts = 0;
+        if asked.node_meta_txt {
+            self.each_written(asked, random, |found, target_at| {
+                texts += found.push_meta(asked, target_at, out)
+            });
+        }
+        if out.len() > asked.bytes_max {
+            out.truncate(before);
+            texts = 0;
+        }
+        Assembled::Records { answers: self.written.len() as u16, additional: additional + texts, cut }
+    }
+
+    fn begin(&mut self, asked: &Asked, each: usize, out: &[u8], random: &mut fastrand::Rng) {
+        let room = asked.bytes_max.saturating_sub(out.len()) / each;
+        self.choice.begin(room.min(asked.count_max), random);
+        self.seen.clear();
+    }
+
+    /// Within a chunk each record comes once; the same may come again in another chunk.
+    fn is_new(&mut self, asked: &Asked, record: Seen) -> bool {
+        asked.group.chunks().len() == 1 || self.seen.insert(record)
+    }
+
+    fn each_written(&self, asked: &Asked, random: &mut fastrand::Rng, mut then: impl FnMut(Found, usize)) {
+        for written in &self.written {
+            if let Some(found) = Found::of(asked, Kind::Srv, written.draw, random) {
+                then(found, written.target_at);
+            }
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// Why no more may be said after `answers` records, if the message were to grow to `bytes`.
+    fn cut(&self, answers: usize, bytes: usize) -> Cut {
+        if answers >= self.count_max {
+            Cut::ByCount
+        } else if bytes > self.bytes_max {
+            Cut::BySize
+        } else {
+            Cut::No
+        }
+    }
+}
+
+/// A drawn instance and what is kept of it.
+struct Found<'a> {
+    instance: &'a Instance,
+    record: &'a Record,
+    node_labels: &'a [u8],
+}
+
+impl<'a> Found<'a> {
+    fn of(asked: &Asked<'a>, kind: Kind, draw: Draw, random: &mut fastrand::Rng) -> Option<Self> {
+        let chunk = asked.group.chunks().get(draw.chunk as usize)?;
+        let table = Table::of(chunk, random)?;
+        let places = table.lists(chunk, asked.tag, random)?.places(kind, asked.only_passing);
+        let place = *places.get(draw.at as usize)?;
+        let record = table.record(place);
+        Some(Found {
+            instance: &chunk.instances()[usize::from(place)],
+            record,
+            node_labels: table.node_labels(record),
+        })
+    }
+
+    /// One node row is one place in memory.
+    fn node_at(&self) -> usize {
+        std::sync::Arc::as_ptr(&self.instance.node).addr()
+    }
+
+    fn push_srv(&self, asked: &Asked, target_bytes: usize, out: &mut Vec<u8>) {
+        wire::put_pointer(out, QUESTION_AT);
+        wire::put_head(out, kind::SRV, asked.ttl_secs, SRV_NUMBER_BYTES + target_bytes);
+        for number in [PRIORITY, self.record.weight, self.record.port] {
+            wire::put_u16(out, number);
+        }
+        self.push_target(asked, out);
+        out.extend_from_slice(asked.zone);
+    }
+
+    /// The target's own labels and those before the zone.
+    fn push_target(&self, asked: &Asked, out: &mut Vec<u8>) {
+        match self.record.target {
+            None => {
+                out.extend_from_slice(self.node_labels);
+                out.extend_from_slice(asked.node_tail);
+            }
+            Some(address) => {
+                put_address_label(out, address);
+                out.extend_from_slice(asked.address_tail);
+            }
+        }
+    }
+
+    /// In full, to the root.
+    fn target_bytes(&self, asked: &Asked) -> usize {
+        asked.zone.len()
+            + match self.record.target {
+                None => self.node_labels.len() + asked.node_tail.len(),
+                Some(IpAddr::V4(_)) => 9 + asked.address_tail.len(),
+                Some(IpAddr::V6(_)) => 33 + asked.address_tail.len(),
+            }
+    }
+
+    fn glue_bytes(&self, asked: &Asked, target_at: usize) -> usize {
+        let owner = if target_at < POINTER_END { 2 } else { self.target_bytes(asked) - asked.zone.len() + 2 };
+        let each = |bytes: usize| owner + HEAD_BYTES - 2 + bytes;
+        let (v4, v6) = self.glue();
+        v4.map_or(0, |_| each(ADDRESS_V4_BYTES)) + v6.map_or(0, |_| each(ADDRESS_V6_BYTES))
+    }
+
+    /// The addresses of the target: both of a node's, the one of an address name.
+    fn glue(&self) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+        match self.record.target {
+            None => (self.record.v4, self.record.v6),
+            Some(IpAddr::V4(address)) => (Some(address), None),
+            Some(IpAddr::V6(address)) => (None, Some(address)),
+        }
+    }
+
+    fn push_glue(&self, asked: &Asked, target_at: usize, out: &mut Vec<u8>) -> u16 {
+        let (v4, v6) = self.glue();
+        if let Some(address) = v4 {
+            self.push_owner(asked, target_at, out);
+            wire::put_v4(out, asked.ttl_secs, address);
+        }
+        if let Some(address) = v6 {
+            self.push_owner(asked, target_at, out);
+            wire::put_v6(out, asked.ttl_secs, address);
+        }
+        u16::from(v4.is_some()) + u16::from(v6.is_some())
+    }
+
+    /// The target's name, in the fewest bytes: a pointer to it where a pointer reaches.
+    fn push_owner(&self, asked: &Asked, target_at: usize, out: &mut Vec<u8>) {
+        if target_at < POINTER_END {
+            wire::put_pointer(out, target_at);
+        } else {
+            self.push_target(asked, out);
+            wire::put_pointer(out, asked.zone_at);
+        }
+    }
+
+    fn push_meta(&self, asked: &Asked, target_at: usize, out: &mut Vec<u8>) -> u16 {
+        let Some(meta) = &self.instance.node.meta else { return 0 };
+        for (key, value) in meta.iter() {
+            if out.len() > asked.bytes_max {
+                break;
+            }
+            if self.record.target.is_none() {
+                self.push_owner(asked, target_at, out);
+            } else {
+                out.extend_from_slice(self.node_labels);
+                out.extend_from_slice(asked.node_tail);
+                wire::put_pointer(out, asked.zone_at);
+            }
+            txt::put_meta(out, asked.ttl_secs, key, value);
+        }
+        meta.len() as u16
+    }
+}
+
+/// The first label of an address's name: its digits in hexadecimal.
+fn put_address_label(out: &mut Vec<u8>, address: IpAddr) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut put = |octets: &[u8]| {
+        out.push(2 * octets.len() as u8);
+        for octet in octets {
+            out.push(DIGITS[usize::from(octet >> 4)]);
+            out.push(DIGITS[usize::from(octet & 15)]);
+        }
+    };
+    match address {
+        IpAddr::V4(address) => put(&address.octets()),
+        IpAddr::V6(address) => put(&address.octets()),
+    }
+}

@@ -1,0 +1,192 @@
+//! What `dns` keeps of a chunk of instances: all that A, AAAA and SRV answers need, worked out once and laid out in
+//! the order in which answers take it. Nothing of a question or of the settings is inside, so a reload changes
+//! nothing here, and no question can add an entry but the first one with a tag, which builds that table whole.
+//!
+//! What does not fit this form (host names as addresses, names that no label can hold) is left to the plain answer.
+
+use std::{
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, OnceLock},
+};
+
+use ahash::AHashSet;
+
+use super::{
+    address::{self, SrvTarget},
+    assembly::Kind,
+    wire::name_of,
+};
+use crate::catalog::{Chunk, Health, Instance, Text, fold};
+
+/// A chunk's records, and who is in which answer.
+pub struct Table {
+    /// By place in the chunk.
+    records: Box<[Record]>,
+    /// The first labels of SRV targets, in wire form, end to end.
+    labels: Box<[u8]>,
+    everyone: Lists,
+    tags: OnceLock<Box<[(Text, Lists)]>>,
+}
+
+/// What one instance answers.
+pub struct Record {
+    pub v4: Option<Ipv4Addr>,
+    pub v6: Option<Ipv6Addr>,
+    pub port: u16,
+    pub weight: u16,
+    /// What an SRV record points at: the name of this address; the node where there is none.
+    pub target: Option<IpAddr>,
+    /// The labels of the node's name, as a range of the table's.
+    labels: (u32, u8),
+}
+
+/// The places of one answer's candidates, by kind of record.
+#[derive(Default)]
+pub struct Lists {
+    /// Instances that are passing, and that are not critical, whether or not they have a record of some kind.
+    pub passing: u16,
+    pub ready: u16,
+    v4: List,
+    v6: List,
+    srv: List,
+}
+
+/// Places in a chunk: passing ones first, then the rest of those that are not critical; each record once, and in
+/// each part in an order of no meaning, so that a run of them is a random choice.
+#[derive(Default)]
+struct List {
+    places: Box<[u16]>,
+    passing: u16,
+}
+
+impl Table {
+    /// The table of a chunk; made now if it is not there yet. `None` where the plain answer must be asked.
+    pub fn of<'a>(chunk: &'a Chunk, random: &mut fastrand::Rng) -> Option<&'a Table> {
+        let kept = chunk.dns_slot().get_or_init(|| Box::new(Table::build(chunk.instances(), random)));
+        kept.downcast_ref::<Option<Table>>()?.as_ref()
+    }
+
+    pub fn record(&self, place: u16) -> &Record {
+        &self.records[place as usize]
+    }
+
+    /// The labels of a record's node, in wire form.
+    pub fn node_labels(&self, record: &Record) -> &[u8] {
+        let (start, length) = record.labels;
+        &self.labels[start as usize..start as usize + usize::from(length)]
+    }
+
+    /// Who is there, or who has this tag, lower-cased; `None` where nobody has it.
+    pub fn lists(&self, chunk: &Chunk, tag: Option<&str>, random: &mut fastrand::Rng) -> Option<&Lists> {
+        let Some(tag) = tag else { return Some(&self.everyone) };
+        let tags = self.tags.get_or_init(|| self.build_tags(chunk.instances(), random));
+        tags.binary_search_by(|(own, _)| (**own).cmp(tag)).ok().map(|at| &tags[at].1)
+    }
+
+    fn build(instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Option<Table> {
+        let mut labels = Vec::new();
+        let records: Option<Box<[Record]>> =
+            instances.iter().map(|instance| Record::of(instance, &mut labels)).collect();
+        let records = records?;
+        let everyone = Lists::of(instances, &records, (0..instances.len() as u16).collect(), random);
+        Some(Table { records, labels: labels.into(), everyone, tags: OnceLock::new() })
+    }
+
+    fn build_tags(&self, instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Box<[(Text, Lists)]> {
+        let mut entries: Vec<(Text, u16)> = Vec::new();
+        for (place, instance) in instances.iter().enumerate() {
+            let folded = instance.service.tags.iter().map(|tag| Text::from(fold(tag)));
+            entries.extend(folded.map(|tag| (tag, place as u16)));
+        }
+        entries.sort();
+        entries.dedup();
+        let runs = entries.chunk_by(|(a, _), (b, _)| a == b);
+        runs.map(|run| {
+            let places = run.iter().map(|(_, place)| *place).collect();
+            (run[0].0.clone(), Lists::of(instances, &self.records, places, random))
+        })
+        .collect()
+    }
+}
+
+impl Record {
+    /// `None` where the plain answer must be asked: an address that is a host name, a name that no packet can hold.
+    fn of(instance: &Instance, labels: &mut Vec<u8>) -> Option<Record> {
+        // No question's name is empty, so nothing here points at itself.
+        let found = address::of_instance(instance, &[]);
+        let target = match address::srv_target(instance, &[])? {
+            SrvTarget::Node => None,
+            SrvTarget::Address(ip) => Some(ip),
+            SrvTarget::Host(_) => return None,
+        };
+        if found.host.is_some() {
+            return None;
+        }
+        let (v4, v6) = match target {
+            // An SRV that names the node goes with the node's own addresses: they must be the ones answered here.
+            None if address::of_node(&instance.node) != found => return None,
+            _ => (found.v4, found.v6),
+        };
+        let own = name_of(&instance.node.name)?;
+        let start = u32::try_from(labels.len()).ok()?;
+        labels.extend_from_slice(&own);
+        let weight = address::weight(instance.service.weights, instance.health);
+        let labels = (start, u8::try_from(own.len()).ok()?);
+        Some(Record { v4, v6, port: instance.service.port, weight, target, labels })
+    }
+}
+
+impl Lists {
+    fn of(
+        instances: &[Arc<Instance>],
+        records: &[Record],
+        mut places: Vec<u16>,
+        random: &mut fastrand::Rng,
+    ) -> Lists {
+        let health = |place: u16| instances[place as usize].health;
+        let record = |place: u16| &records[place as usize];
+        places.retain(|place| health(*place) != Health::Critical);
+        random.shuffle(&mut places);
+        places.sort_by_key(|place| health(*place) != Health::Passing);
+        let passing = places.iter().filter(|place| health(**place) == Health::Passing).count();
+        let srv =
+            |place| (Arc::as_ptr(&instances[place as usize].node), record(place).target, record(place).port);
+        Lists {
+            passing: passing as u16,
+            ready: places.len() as u16,
+            v4: List::of(&places, passing, |place| record(place).v4),
+            v6: List::of(&places, passing, |place| record(place).v6),
+            srv: List::of(&places, passing, |place| Some(srv(place))),
+        }
+    }
+
+    /// The candidates for one kind of record, under a health policy. ANY is decided by what there is.
+    pub fn places(&self, kind: Kind, only_passing: bool) -> &[u16] {
+        let list = match kind {
+            Kind::A | Kind::Any => &self.v4,
+            Kind::Aaaa => &self.v6,
+            Kind::Srv => &self.srv,
+            Kind::Other => return &[],
+        };
+        if only_passing { &list.places[..usize::from(list.passing)] } else { &list.places }
+    }
+
+    /// How many instances there are under a health policy, with or without a record of some kind.
+    pub fn count(&self, only_passing: bool) -> usize {
+        usize::from(if only_passing { self.passing } else { self.ready })
+    }
+}
+
+impl List {
+    /// Of `places`, the first `passing` of which are passing: each that has a key, each key once.
+    fn of<K: Hash + Eq>(places: &[u16], passing: usize, key: impl Fn(u16) -> Option<K>) -> List {
+        let mut seen = AHashSet::with_capacity(places.len());
+        let mut new = |place: &u16| key(*place).is_some_and(|key| seen.insert(key));
+        let (first, rest) = places.split_at(passing);
+        let mut kept: Vec<u16> = first.iter().copied().filter(&mut new).collect();
+        let passing = kept.len() as u16;
+        kept.extend(rest.iter().copied().filter(&mut new));
+        List { places: kept.into(), passing }
+    }
+}

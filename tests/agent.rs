@@ -1,0 +1,142 @@
+//! The binary as an operator meets it: started, asked, told to read its files again, stopped.
+
+mod support;
+
+use std::fs;
+
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+use support::{Agent, ask, examples};
+
+/// The README's first example.
+#[test]
+fn the_first_example_answers() {
+    let folder = examples().join("one-agent");
+    let agent = Agent::start(&["-dev", &format!("-config-dir={}", folder.display())]);
+    let expected = ["SRV 1 1 8081 7f000001.addr.dc1.consul.", "SRV 1 10 8082 7f000002.addr.dc1.consul."];
+    agent.wait_for_answers("web.service.dc1.consul.", RecordType::SRV, &expected);
+    assert_eq!(agent.answers("blue.web.service.consul.", RecordType::A), ["A 127.0.0.1"]);
+    let message = ask(agent.dns(), "web.service.consul.", RecordType::A);
+    assert!(message.answers.iter().all(|record| record.ttl == 9), "the TTL set in the example");
+    assert_eq!(agent.answers("consul.", RecordType::NS), ["NS test-1.node.dc1.consul."]);
+    assert_eq!(agent.answers("ns.consul.", RecordType::A), [format!("A {}", agent.address)]);
+    assert_eq!(
+        ask(agent.dns(), "nosvc.service.consul.", RecordType::A).metadata.response_code,
+        ResponseCode::NXDomain
+    );
+}
+
+#[test]
+fn signals_stop_an_agent_in_order() {
+    for (signal, arguments, code) in [
+        ("TERM", &["-dev"][..], 1),
+        ("INT", &["-dev"], 1),
+        ("TERM", &["-dev", "-hcl", "leave_on_terminate = true"], 0),
+        ("INT", &["-dev", "-hcl", "skip_leave_on_interrupt = false"], 0),
+    ] {
+        let mut agent = Agent::start(arguments);
+        agent.signal(signal);
+        assert_eq!(agent.exit_code(), Some(code), "{signal} {arguments:?}: {}", agent.log());
+        agent.wait_for_log(&format!("Exit code: code={code}"));
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_moves_it() {
+    let first = Agent::start(&["-dev"]);
+    let mut second = Agent::spawn(&["-dev", &format!("-client={}", first.address)], &[]);
+    assert_eq!(second.exit_code(), Some(1));
+    let log = second.log();
+    assert!(log.contains(&format!("{}:8600", first.address)) && log.contains("-dns-port"), "{log}");
+}
+
+#[test]
+fn what_cannot_be_kept_or_joined_yet_does_not_start() {
+    for (arguments, text) in [
+        (&["-server", "-data-dir=/tmp"][..], "start with -dev"),
+        (&["-data-dir=/tmp"], "server = false"),
+        (&["-dev", "-hcl", "encrypt = \"x\""], "-ignore-security-key=encrypt"),
+        (&["-dev", "-foo"], "flag provided but not defined: -foo"),
+    ] {
+        let mut agent = Agent::spawn(arguments, &[]);
+        assert_eq!(agent.exit_code(), Some(1));
+        agent.wait_for_log(text);
+    }
+}
+
+#[test]
+fn faults_of_all_files_are_told_at_once() {
+    let files = [
+        ("a.hcl", "service {\n  name = \"a\"\n  port = \"80\"\n}\n"),
+        ("b.json", "{\"services\": [{\"name\": \"b\", \"web\": 1}]}"),
+        ("c.hcl", "checks {\n  id = \"c\"\n  grpc = \"127.0.0.1:1\"\n  interval = \"1s\"\n}\n"),
+    ];
+    let mut agent = Agent::spawn(&["-dev"], &files);
+    assert_eq!(agent.exit_code(), Some(1));
+    let named = |file: &str| agent.folder.join(file).display().to_string();
+    for fault in [
+        format!("{}:3:10: 'service[0].port' expected type 'int'", named("a.hcl")),
+        format!("{}:1:36: invalid config key services[0].web", named("b.json")),
+        format!("{}:1:1: checks[0]: check \"c\": grpc checks are not run yet", named("c.hcl")),
+    ] {
+        agent.wait_for_log(&fault);
+    }
+}
+
+#[test]
+fn a_hangup_reloads_and_a_fault_changes_nothing() {
+    let service = |port: u16| format!("service {{\n  name = \"web\"\n  port = {port}\n}}\n");
+    let agent = Agent::start_with(&["-dev"], &[("web.hcl", &service(80))]);
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &["SRV 1 1 80 test-1.node.dc1.consul."]);
+    fs::write(agent.folder.join("web.hcl"), service(81)).unwrap();
+    fs::write(agent.folder.join("db.hcl"), "service { name = \"db\" }").unwrap();
+    agent.signal("HUP");
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &["SRV 1 1 81 test-1.node.dc1.consul."]);
+    assert_eq!(agent.answers("db.service.consul.", RecordType::A).len(), 1);
+    fs::write(agent.folder.join("web.hcl"), "service { port = 82 }").unwrap();
+    fs::remove_file(agent.folder.join("db.hcl")).unwrap();
+    agent.signal("HUP");
+    agent.wait_for_log("Service name missing");
+    assert_eq!(
+        agent.answers("db.service.consul.", RecordType::A).len(),
+        1,
+        "the old configuration stays whole"
+    );
+    fs::write(agent.folder.join("web.hcl"), service(83)).unwrap();
+    agent.signal("HUP");
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &["SRV 1 1 83 test-1.node.dc1.consul."]);
+    agent.wait_for_answers("db.service.consul.", RecordType::A, &[]);
+}
+
+#[test]
+fn a_failing_check_takes_its_service_out() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let file = format!(
+        "service {{\n  name = \"web\"\n  port = 80\n  check {{\n    tcp = \"{target}\"\n    interval = \"1s\"\n    status = \"passing\"\n  }}\n}}\n"
+    );
+    let agent = Agent::start_with(&["-dev"], &[("web.hcl", &file)]);
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &["SRV 1 1 80 test-1.node.dc1.consul."]);
+    drop(listener);
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &[]);
+    let _back = std::net::TcpListener::bind(target).unwrap();
+    agent.wait_for_answers("web.service.consul.", RecordType::SRV, &["SRV 1 1 80 test-1.node.dc1.consul."]);
+}
+
+#[test]
+fn a_script_needs_leave_and_its_exit_code_is_its_word() {
+    let file = |program: &str| {
+        format!(
+            "checks {{\n  id = \"c\"\n  args = [\"/bin/sh\", \"-c\", \"{program}\"]\n  interval = \"1s\"\n}}\n"
+        )
+    };
+    let mut refused = Agent::spawn(&["-dev"], &[("c.hcl", &file("exit 0"))]);
+    assert_eq!(refused.exit_code(), Some(1));
+    refused.wait_for_log("Scripts are disabled on this agent");
+    let service = "service { name = \"web\" }";
+    let agent = Agent::start_with(
+        &["-dev", "-enable-local-script-checks"],
+        &[("c.hcl", &file("exit 1")), ("web.hcl", service)],
+    );
+    let answer = [format!("A {}", agent.address)];
+    agent.wait_for_answers("web.service.consul.", RecordType::A, &[&answer[0]]);
+}
