@@ -138,7 +138,9 @@ async fn one_connection_carries_many_requests() {
 async fn header_names_are_written_as_consul_writes_them() {
     let api = Running::start(Settings::default());
     let answer = get(api.addr, "/v1/catalog/nodes").await;
-    for name in ["X-Consul-Index", "X-Consul-Default-Acl-Policy", "X-Consul-Knownleader", "X-Consul-Lastcontact"] {
+    for name in
+        ["X-Consul-Index", "X-Consul-Default-Acl-Policy", "X-Consul-Knownleader", "X-Consul-Lastcontact"]
+    {
         assert!(answer.headers.iter().any(|(other, _)| other == name), "{name} in {:?}", answer.headers);
     }
     api.stop().await;
@@ -207,7 +209,10 @@ async fn a_client_that_does_not_read_is_left() {
     let meta = "m".repeat(400_000);
     let body = format!(r#"{{"Node":"oak","Address":"10.0.0.1","NodeMeta":{{"m":"{meta}"}}}}"#);
     let mut writer = connect(api.addr).await;
-    let request = format!("PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request = format!(
+        "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     writer.write_all(request.as_bytes()).await.unwrap();
     assert_eq!(Answer::read(&mut writer).await.text(), "true");
     for _ in 0..100 {
@@ -286,49 +291,50 @@ fn index(answer: &Answer) -> u64 {
 
 #[tokio::test]
 async fn a_read_waits_for_what_it_reads() {
-    let api = Running::start(Settings::default());
-    put(api.addr, "/v1/catalog/register", WEB).await;
-    let now = index(&get(api.addr, "/v1/health/service/web").await);
     for path in ["/v1/health/service/web", "/v1/catalog/service/WEB"] {
-        let asked = wait_for(&api, path, now).await;
-        // Another service's change, on the same node, wakes it for nothing: it goes on waiting.
-        put(api.addr, "/v1/catalog/register", &DB.replace("5432", &path.len().to_string())).await;
+        let api = Running::start(Settings::default());
+        put(api.addr, "/v1/catalog/register", WEB).await;
+        let first = index(&get(api.addr, path).await);
+        let asked = wait_for(&api, path, first).await;
+        // Another service on the same node: whoever is woken by it goes on waiting.
+        put(api.addr, "/v1/catalog/register", DB).await;
         settle(&api, 1).await;
-        assert!(!asked.is_finished());
-        let port = format!("\"Port\":{}", path.len());
-        put(api.addr, "/v1/catalog/register", &WEB.replace("\"Port\":80", &port)).await;
-        let answer = answered(asked).await;
-        assert!(index(&answer) > now && answer.text().contains(&path.len().to_string()), "{answer:?}");
-        let behind = get(api.addr, &format!("{path}?index={now}")).await;
-        assert_eq!(index(&behind), index(&answer), "one that is behind is answered at once");
-        put(api.addr, "/v1/catalog/register", WEB).await;
-        let back = index(&get(api.addr, path).await);
-        assert!(back > index(&answer));
-        // The next path starts from here.
-        put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"db"}"#).await;
-        if path == "/v1/health/service/web" {
-            assert_eq!(index(&get(api.addr, path).await), back);
-        }
-        let ready = wait_for(&api, path, back).await;
+        put(api.addr, "/v1/catalog/register", &WEB.replace("80", "81")).await;
+        let second = answered(asked).await;
+        assert!(index(&second) > first && second.text().contains("81"), "{second:?}");
+        let late = get(api.addr, &format!("{path}?index={first}")).await;
+        assert_eq!(index(&late), index(&second), "who comes late is answered at once");
+
+        let asked = wait_for(&api, path, index(&second)).await;
         put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"web"}"#).await;
-        let gone = answered(ready).await;
-        assert_eq!((gone.text(), index(&gone) > back), ("[]", true), "the last one to go is seen");
+        let gone = answered(asked).await;
+        assert_eq!((gone.text(), index(&gone) > index(&second)), ("[]", true), "the last one to go is seen");
+
+        let asked = wait_for(&api, path, index(&gone)).await;
         put(api.addr, "/v1/catalog/register", WEB).await;
+        assert!(index(&answered(asked).await) > index(&gone), "and so is the first one to come");
+        api.stop().await;
     }
-    api.stop().await;
 }
 
 #[tokio::test]
 async fn every_read_of_the_catalog_can_wait() {
     let api = Running::start(Settings::default());
     put(api.addr, "/v1/catalog/register", WEB).await;
-    let check = r#"{"Node":"oak","SkipNodeUpdate":true,"Check":{"CheckID":"c","ServiceID":"web","Status":"STATUS"}}"#;
+    let check =
+        r#"{"Node":"oak","SkipNodeUpdate":true,"Check":{"CheckID":"c","ServiceID":"web","Status":"STATUS"}}"#;
     let reads = [
         ("/v1/catalog/nodes", r#"{"Node":"elm","Address":"ADDRESS"}"#),
-        ("/v1/catalog/services", r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"s","Address":"ADDRESS"}}"#),
+        (
+            "/v1/catalog/services",
+            r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"s","Address":"ADDRESS"}}"#,
+        ),
         ("/v1/catalog/node/elm", r#"{"Node":"elm","Address":"ADDRESS"}"#),
         ("/v1/catalog/node-services/nowhere", r#"{"Node":"nowhere","Address":"ADDRESS"}"#),
-        ("/v1/catalog/service/absent", r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"absent"}}"#),
+        (
+            "/v1/catalog/service/absent",
+            r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"absent"}}"#,
+        ),
         ("/v1/health/node/oak", check),
         ("/v1/health/checks/web", check),
         ("/v1/health/state/any", check),
@@ -392,7 +398,10 @@ async fn stopping_does_not_wait_for_ever() {
     let limits = Limits { stop_wait: Duration::from_millis(10), ..Limits::default() };
     let api = Running::start(Settings { limits, ..Settings::default() });
     let mut stuck = connect(api.addr).await;
-    stuck.write_all(b"PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{").await.unwrap();
+    stuck
+        .write_all(b"PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        .await
+        .unwrap();
     api.stop().await;
 }
 
