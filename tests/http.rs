@@ -173,6 +173,40 @@ async fn an_address_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn all_together_have_so_many_connections_and_no_more() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    let mut held = connect(api.addr).await;
+    held.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(Answer::read(&mut held).await.status, 200);
+    let told = Answer::read(&mut connect(api.addr).await).await;
+    assert_eq!((told.status, told.text()), (503, "Too many connections are open, try again later\n"));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn who_would_wait_too_long_for_a_turn_is_told() {
+    let limits = Limits {
+        bodies_max: 1,
+        body_wait: Duration::from_millis(10),
+        stop_wait: Duration::ZERO,
+        ..Limits::default()
+    };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    api.agent.stuck.store(true, Ordering::SeqCst);
+    let mut first = connect(api.addr).await;
+    let head =
+        format!("PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", WEB.len());
+    first.write_all(format!("{head}{WEB}").as_bytes()).await.unwrap();
+    settle(&api, 1).await;
+    let second = put(api.addr, "/v1/catalog/register", DB).await;
+    assert_eq!((second.status, second.text()), (500, "Too many requests at once, try again later"));
+    assert_eq!(get(api.addr, "/v1/status/leader").await.status, 200, "reads go on");
+    drop(first);
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn bodies_have_an_end() {
     let limits = Limits { body_bytes_max: 100, body_wait: Duration::from_millis(50), ..Limits::default() };
     let api = Running::start(Settings { limits, ..Settings::default() });
