@@ -5,6 +5,7 @@
 //! files, HTTP ─> Local <─told─ checks          Local + catalog ─sync─> commands ─> raft ─> catalog ─> DNS, HTTP
 //! ```
 
+mod api;
 mod local;
 mod sync;
 
@@ -16,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -97,6 +98,10 @@ struct Shared {
     state: Mutex<State>,
     /// Something local changed: compare with the catalog.
     changed: Notify,
+    /// Rises with each change to what is registered here.
+    registered: watch::Sender<u64>,
+    /// One comparison at a time: two would each propose what the other does, and an older one might come last.
+    syncing: tokio::sync::Mutex<()>,
     dns: Arc<ArcSwap<dns::Settings>>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
@@ -131,9 +136,10 @@ impl Agent {
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, reloadable, checks, dns_addrs, http_addrs: _ } = settings;
+        let Settings { identity, reloadable, checks, dns_addrs, http_addrs } = settings;
         let dns_server =
             dns::Server::bind(&dns_addrs, &dns::Roads::of(&reloadable.dns)).map_err(|e| e.to_string())?;
+        let http_server = http::Server::bind(&http_addrs).map_err(|error| error.to_string())?;
         let raft_stop = CancellationToken::new();
         let raft_settings = raft::Settings {
             address: (identity.advertise, identity.server_port).into(),
@@ -144,6 +150,8 @@ impl Agent {
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local: Local::default(), runner: Runner::new(checks, told) }),
             changed: Notify::new(),
+            registered: watch::channel(0).0,
+            syncing: tokio::sync::Mutex::new(()),
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
@@ -171,6 +179,12 @@ impl Agent {
         shared.apply(reloadable);
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
+        let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http_server.run(api, settings, stop).await {
+                tracing::error!(%error, "HTTP ended");
+            }
+        });
         Ok(Agent { shared, tasks, raft: Stoppable { running: raft_task, stop: raft_stop }, services })
     }
 
@@ -218,6 +232,7 @@ impl Shared {
         let outcome = change(&mut state.local)?;
         let State { local, runner } = &mut *state;
         runner.set(local.definitions());
+        self.registered.send_modify(|count| *count += 1);
         self.changed.notify_one();
         Ok(outcome)
     }
@@ -245,6 +260,7 @@ impl Shared {
 
     /// Compares with the catalog, and proposes what differs. `false` where something was not written.
     async fn sync(&self) -> bool {
+        let _alone = self.syncing.lock().await;
         let now = now();
         let catalog = self.raft.catalog();
         let commands = {

@@ -27,9 +27,12 @@ impl<V> Map<V> {
         self.0.is_empty()
     }
 
-    /// The pairs, to be replaced by equal ones; `None` where the map is shared already.
-    pub(super) fn pairs_mut(&mut self) -> Option<&mut [(Text, V)]> {
-        Arc::get_mut(&mut self.0)
+    /// The pairs, to be replaced by equal ones: in a copy where something else holds the map, as the log does.
+    pub(super) fn pairs_mut(&mut self) -> &mut [(Text, V)]
+    where
+        V: Clone,
+    {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Whether both are one and the same in memory.

@@ -17,7 +17,7 @@ pub(super) fn node(node: &mut Node, model: &Node) {
 
 /// Tagged addresses are mostly the address once more.
 pub(super) fn node_within(node: &mut Node) {
-    for (_, tagged) in node.tagged_addresses.as_mut().and_then(Map::pairs_mut).into_iter().flatten() {
+    for (_, tagged) in node.tagged_addresses.as_mut().map(Map::pairs_mut).into_iter().flatten() {
         text(tagged, &node.address);
     }
 }
@@ -38,7 +38,7 @@ pub(super) fn service(service: &mut Service, model: &Service) {
 pub(super) fn service_within(service: &mut Service, node: &Node) {
     text(&mut service.id, &service.name);
     text(&mut service.address, &node.address);
-    for (_, tagged) in service.tagged_addresses.as_mut().and_then(Map::pairs_mut).into_iter().flatten() {
+    for (_, tagged) in service.tagged_addresses.as_mut().map(Map::pairs_mut).into_iter().flatten() {
         text(&mut tagged.address, &service.address);
     }
 }
@@ -64,13 +64,13 @@ pub(super) fn text(own: &mut Text, model: &Text) {
 }
 
 /// The whole map where it is equal, else its keys and values one by one.
-fn map<V: PartialEq>(own: &mut Option<Map<V>>, model: &Option<Map<V>>, share: impl Fn(&mut V, &V)) {
+fn map<V: Clone + PartialEq>(own: &mut Option<Map<V>>, model: &Option<Map<V>>, share: impl Fn(&mut V, &V)) {
     if own == model {
         own.clone_from(model);
         return;
     }
     let (Some(own), Some(model)) = (own, model) else { return };
-    for ((key, value), (model_key, model_value)) in own.pairs_mut().into_iter().flatten().zip(model.iter()) {
+    for ((key, value), (model_key, model_value)) in own.pairs_mut().iter_mut().zip(model.iter()) {
         text(key, model_key);
         share(value, model_value);
     }
@@ -79,8 +79,8 @@ fn map<V: PartialEq>(own: &mut Option<Map<V>>, model: &Option<Map<V>>, share: im
 fn list(own: &mut Arc<[Text]>, model: &Arc<[Text]>) {
     if own == model {
         own.clone_from(model);
-    } else if let Some(own) = Arc::get_mut(own) {
-        for tag in own {
+    } else {
+        for tag in Arc::make_mut(own) {
             model.iter().for_each(|model| text(tag, model));
         }
     }

@@ -288,8 +288,9 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
         for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {
             match http::response_header(&name, &value) {
                 Ok(header) => http.response_headers.push(header),
-                Err(text) => {
-                    findings.fault::<()>(place, format!("http_config.response_headers: {text}"));
+                Err(error) => {
+                    let path = block.path("response_headers");
+                    findings.fault::<()>(place, format!("{path}[{name}]: {error}"));
                 }
             }
         }

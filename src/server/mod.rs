@@ -34,7 +34,7 @@ async fn keep(
     loop {
         let pause = if settle(&raft, &member).await {
             // Nobody may be waiting any more.
-            drop(ready.take().map(|ready| ready.send(())));
+            let _ = ready.take().map(|ready| ready.send(()));
             every
         } else {
             RETRY_AFTER.min(every)
