@@ -146,17 +146,28 @@ fn what_is_registered_over_http_is_there_when_it_is_answered() {
     let agent = Agent::start(&["-dev"]);
     let body = r#"{"Name":"web","Port":80,"Address":"10.0.0.7","Check":{"TTL":"60s"}}"#;
     assert_eq!(agent.request("PUT", "/v1/agent/service/register", body), (200, String::new()));
-    assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0], "critical until it speaks");
+    assert_eq!(
+        agent.answers("web.service.consul.", RecordType::A),
+        [] as [&str; 0],
+        "critical until it speaks"
+    );
     assert_eq!(agent.request("PUT", "/v1/agent/check/pass/service:web?note=fine", "").0, 200);
     assert_eq!(agent.answers("web.service.consul.", RecordType::A), ["A 10.0.0.7"]);
     let health = agent.get("/v1/health/service/web?passing");
-    assert_eq!(health[0]["Checks"].as_array().map(Vec::len), Some(2), "the node's check and its own: {health}");
+    assert_eq!(
+        health[0]["Checks"].as_array().map(Vec::len),
+        Some(2),
+        "the node's check and its own: {health}"
+    );
     assert_eq!(health[0]["Service"]["TaggedAddresses"]["lan_ipv4"]["Port"], 80);
     assert_eq!(agent.request("PUT", "/v1/agent/service/deregister/web", "").0, 200);
     assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0]);
     let catalog = r#"{"Node":"printer","Address":"10.0.0.90","Service":{"Service":"ipp","Port":631}}"#;
     assert_eq!(agent.request("PUT", "/v1/catalog/register", catalog).0, 200);
-    assert_eq!(agent.answers("ipp.service.consul.", RecordType::SRV), ["SRV 1 1 631 printer.node.dc1.consul."]);
+    assert_eq!(
+        agent.answers("ipp.service.consul.", RecordType::SRV),
+        ["SRV 1 1 631 printer.node.dc1.consul."]
+    );
     let script = r#"{"Name":"s","Check":{"Args":["true"],"Interval":"1s"}}"#;
     let (status, text) = agent.request("PUT", "/v1/agent/service/register", script);
     assert_eq!(status, 500);
@@ -188,12 +199,18 @@ fn the_reload_command_says_what_came_of_it() {
     let agent = Agent::start(&["-dev"]);
     let reload = || {
         let address = format!("-http-addr={}", agent.http());
-        let out = std::process::Command::new(env!("CARGO_BIN_EXE_lictor")).args(["reload", &address]).output().unwrap();
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_lictor"))
+            .args(["reload", &address])
+            .output()
+            .unwrap();
         (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
     };
     assert_eq!(reload(), (Some(0), "Configuration reload triggered\n".into()));
     fs::write(agent.folder.join("a.hcl"), "nonsense = 1").unwrap();
     let (code, text) = reload();
     assert_eq!(code, Some(1));
-    assert!(text.starts_with("Error reloading: Unexpected response code: 500 (") && text.contains("nonsense"), "{text}");
+    assert!(
+        text.starts_with("Error reloading: Unexpected response code: 500 (") && text.contains("nonsense"),
+        "{text}"
+    );
 }
