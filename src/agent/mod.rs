@@ -29,6 +29,7 @@ use crate::{
     raft::{self, ProposeError, Raft},
     server,
 };
+use sync::Scope;
 
 pub use check::use_ring;
 pub use local::{Local, Source, Unknown};
@@ -217,7 +218,12 @@ impl Shared {
         let mut state = self.state();
         let outcome = change(&mut state.local)?;
         let State { local, runner } = &mut *state;
-        runner.set(local.definitions());
+        for id in local.take_rerun() {
+            match local.definition(&id) {
+                Some(definition) => runner.put(definition),
+                None => runner.remove(&id),
+            }
+        }
         self.changed.notify_one();
         Ok(outcome)
     }
@@ -243,16 +249,24 @@ impl Shared {
         Ok(())
     }
 
+    fn take_up(&self, told: Told) {
+        let (delay, mut state) = (self.output_delay(), self.state());
+        if state.runner.is_current(&told) {
+            let Told { id, status, output, .. } = told;
+            let news = state.local.update_check(&id, status, &output, now(), delay);
+            if news.unwrap_or(false) {
+                self.changed.notify_one();
+            }
+        }
+    }
+
     /// Compares with the catalog, and proposes what differs. `false` where something was not written.
-    async fn sync(&self) -> bool {
-        let now = now();
+    async fn sync(&self, scope: Scope) -> bool {
         let catalog = self.raft.catalog();
         let commands = {
             let mut state = self.state();
             let home = catalog.node(&fold(&self.identity.node_name));
-            let commands = sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), now);
-            state.local.told(now);
-            commands
+            sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
         };
         let mut written = true;
         for command in commands {
@@ -333,11 +347,8 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
         tokio::select! {
             () = stop.cancelled() => return,
             told = tells.recv() => {
-                let Some(Told { id, status, output }) = told else { return };
-                let delay = shared.output_delay();
-                // A check that was removed meanwhile has nothing more to say.
-                let _gone = shared.state().local.update_check(&id, status, &output, now(), delay);
-                shared.changed.notify_one();
+                let Some(told) = told else { return };
+                shared.take_up(told);
             }
             _ = reap.tick() => {
                 let Ok(gone) = shared.change(|local| Ok::<_, std::convert::Infallible>(local.reap(now())));
@@ -354,13 +365,14 @@ async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     let mut schedule = sync::Schedule::new(now());
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
-        let full = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.changed.notified() => false,
-            () = tokio::time::sleep_until(due.into()) => true,
+            () = shared.changed.notified() => {}
+            () = tokio::time::sleep_until(due.into()) => {}
         };
-        let succeeded = shared.sync().await;
-        if full || !succeeded {
+        let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
+        let succeeded = shared.sync(scope).await;
+        if scope == Scope::Everything || !succeeded {
             schedule.done(succeeded, now(), fastrand::f64());
         }
     }
