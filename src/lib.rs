@@ -23,7 +23,6 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
-
 pub mod dns;
 pub mod http;
 pub mod raft;

@@ -74,9 +74,9 @@ fn faults_of_all_files_are_told_at_once() {
     assert_eq!(agent.exit_code(), Some(1));
     let named = |file: &str| agent.folder.join(file).display().to_string();
     for fault in [
-        format!("{}:3:10: 'service[0].port' expected type 'int'", named("a.hcl")),
+        format!("{}:3:10: 'service.port' expected type 'int'", named("a.hcl")),
         format!("{}:1:36: invalid config key services[0].web", named("b.json")),
-        format!("{}:1:1: checks[0]: check \"c\": grpc checks are not run yet", named("c.hcl")),
+        format!("{}:1:1: checks: check \"c\": grpc checks are not run yet", named("c.hcl")),
     ] {
         agent.wait_for_log(&fault);
     }
@@ -139,4 +139,78 @@ fn a_script_needs_leave_and_its_exit_code_is_its_word() {
     );
     let answer = [format!("A {}", agent.address)];
     agent.wait_for_answers("web.service.consul.", RecordType::A, &[&answer[0]]);
+}
+
+#[test]
+fn what_is_registered_over_http_is_there_when_it_is_answered() {
+    let agent = Agent::start(&["-dev"]);
+    let body = r#"{"Name":"web","Port":80,"Address":"10.0.0.7","Check":{"TTL":"60s"}}"#;
+    assert_eq!(agent.request("PUT", "/v1/agent/service/register", body), (200, String::new()));
+    assert_eq!(
+        agent.answers("web.service.consul.", RecordType::A),
+        [] as [&str; 0],
+        "critical until it speaks"
+    );
+    assert_eq!(agent.request("PUT", "/v1/agent/check/pass/service:web?note=fine", "").0, 200);
+    assert_eq!(agent.answers("web.service.consul.", RecordType::A), ["A 10.0.0.7"]);
+    let health = agent.get("/v1/health/service/web?passing");
+    assert_eq!(
+        health[0]["Checks"].as_array().map(Vec::len),
+        Some(2),
+        "the node's check and its own: {health}"
+    );
+    assert_eq!(health[0]["Service"]["TaggedAddresses"]["lan_ipv4"]["Port"], 80);
+    assert_eq!(agent.request("PUT", "/v1/agent/service/deregister/web", "").0, 200);
+    assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0]);
+    let catalog = r#"{"Node":"printer","Address":"10.0.0.90","Service":{"Service":"ipp","Port":631}}"#;
+    assert_eq!(agent.request("PUT", "/v1/catalog/register", catalog).0, 200);
+    assert_eq!(
+        agent.answers("ipp.service.consul.", RecordType::SRV),
+        ["SRV 1 1 631 printer.node.dc1.consul."]
+    );
+    let script = r#"{"Name":"s","Check":{"Args":["true"],"Interval":"1s"}}"#;
+    let (status, text) = agent.request("PUT", "/v1/agent/service/register", script);
+    assert_eq!(status, 500);
+    assert!(text.starts_with("Scripts are disabled on this agent from remote calls"), "{text}");
+    assert_eq!(agent.get("/v1/status/leader"), format!("{}:8300", agent.address));
+    assert_eq!(agent.get("/v1/agent/self")["Config"]["NodeName"], "test-1");
+}
+
+/// Nothing differs, so nothing is proposed: the index stays.
+#[test]
+fn a_quiet_agent_writes_nothing() {
+    let agent = Agent::start_with(&["-dev"], &[("web.hcl", "service { name = \"web\" }")]);
+    agent.wait_for_answers("web.service.consul.", RecordType::A, &[&format!("A {}", agent.address)]);
+    let serial = || {
+        let message = ask(agent.dns(), "consul.", RecordType::SOA);
+        message.answers[0].data.to_string()
+    };
+    let before = serial();
+    for _ in 0..3 {
+        assert_eq!(agent.request("PUT", "/v1/agent/reload", ""), (200, String::new()));
+    }
+    let same = r#"{"Name":"web"}"#;
+    assert_eq!(agent.request("PUT", "/v1/agent/service/register", same), (200, String::new()));
+    assert_eq!(serial(), before);
+}
+
+#[test]
+fn the_reload_command_says_what_came_of_it() {
+    let agent = Agent::start(&["-dev"]);
+    let reload = || {
+        let address = format!("-http-addr={}", agent.http());
+        let out = std::process::Command::new(env!("CARGO_BIN_EXE_lictor"))
+            .args(["reload", &address])
+            .output()
+            .unwrap();
+        (out.status.code(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    assert_eq!(reload(), (Some(0), "Configuration reload triggered\n".into()));
+    fs::write(agent.folder.join("a.hcl"), "nonsense = 1").unwrap();
+    let (code, text) = reload();
+    assert_eq!(code, Some(1));
+    assert!(
+        text.starts_with("Error reloading: Unexpected response code: 500 (") && text.contains("nonsense"),
+        "{text}"
+    );
 }

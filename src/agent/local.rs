@@ -232,6 +232,11 @@ impl Local {
         self.checks.get(id).is_some_and(|own| own.output_due.is_some())
     }
 
+    /// Whether something changed that may differ from the catalog.
+    pub fn is_touched(&self) -> bool {
+        self.touched != Ids::default()
+    }
+
     /// What changed since this was last asked, and may differ from the catalog.
     pub(super) fn take_touched(&mut self, now: Instant) -> Ids {
         for (id, own) in &mut self.checks {

@@ -5,6 +5,7 @@
 //! files, HTTP ─> Local <─told─ checks          Local + catalog ─sync─> commands ─> raft ─> catalog ─> DNS, HTTP
 //! ```
 
+mod api;
 mod local;
 mod sync;
 
@@ -16,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -96,8 +97,12 @@ struct Shared {
     identity: Identity,
     raft: Raft,
     state: Mutex<State>,
-    /// Something local changed: compare with the catalog.
-    changed: Notify,
+    /// Rises when something local changed that the catalog is to be told.
+    changed: watch::Sender<u64>,
+    /// Up to which of these changes the catalog was told, or could not be.
+    told: watch::Sender<u64>,
+    /// Rises with each change to what is registered here.
+    registered: watch::Sender<u64>,
     dns: Arc<ArcSwap<dns::Settings>>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
@@ -132,9 +137,10 @@ impl Agent {
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, reloadable, checks, dns_addrs, http_addrs: _ } = settings;
+        let Settings { identity, reloadable, checks, dns_addrs, http_addrs } = settings;
         let dns_server =
             dns::Server::bind(&dns_addrs, &dns::Roads::of(&reloadable.dns)).map_err(|e| e.to_string())?;
+        let http_server = http::Server::bind(&http_addrs).map_err(|error| error.to_string())?;
         let raft_stop = CancellationToken::new();
         let raft_settings = raft::Settings {
             address: (identity.advertise, identity.server_port).into(),
@@ -144,7 +150,9 @@ impl Agent {
         let (told, tells) = mpsc::channel(TOLD_MAX);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local: Local::default(), runner: Runner::new(checks, told) }),
-            changed: Notify::new(),
+            changed: watch::channel(0).0,
+            told: watch::channel(0).0,
+            registered: watch::channel(0).0,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
@@ -172,6 +180,12 @@ impl Agent {
         shared.apply(reloadable);
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
+        let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http_server.run(api, settings, stop).await {
+                tracing::error!(%error, "HTTP ended");
+            }
+        });
         Ok(Agent { shared, tasks, raft: Stoppable { running: raft_task, stop: raft_stop }, services })
     }
 
@@ -224,7 +238,10 @@ impl Shared {
                 None => runner.remove(&id),
             }
         }
-        self.changed.notify_one();
+        if local.is_touched() {
+            self.registered.send_modify(|count| *count += 1);
+            self.changed.send_modify(|count| *count += 1);
+        }
         Ok(outcome)
     }
 
@@ -253,11 +270,17 @@ impl Shared {
         let (delay, mut state) = (self.output_delay(), self.state());
         if state.runner.is_current(&told) {
             let Told { id, status, output, .. } = told;
-            let news = state.local.update_check(&id, status, &output, now(), delay);
-            if news.unwrap_or(false) {
-                self.changed.notify_one();
+            if state.local.update_check(&id, status, &output, now(), delay) == Ok(true) {
+                self.changed.send_modify(|count| *count += 1);
             }
         }
+    }
+
+    /// Waits until the catalog was told of every change so far, or could not be.
+    async fn told(&self) {
+        let (upto, mut told) = (*self.changed.borrow(), self.told.subscribe());
+        // The sender lives as long as this does.
+        let _told = told.wait_for(|told| *told >= upto).await;
     }
 
     /// Compares with the catalog, and proposes what differs. `false` where something was not written.
@@ -363,19 +386,25 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
 /// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
 async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     let mut schedule = sync::Schedule::new(now());
+    let mut changed = shared.changed.subscribe();
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = shared.changed.notified() => {}
+            () = stop.cancelled() => break,
+            // The sender lives as long as `shared` does.
+            _ = changed.changed() => {}
             () = tokio::time::sleep_until(due.into()) => {}
         };
+        let upto = *changed.borrow_and_update();
         let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
-        let succeeded = shared.sync(scope).await;
-        if scope == Scope::Everything || !succeeded {
-            schedule.done(succeeded, now(), fastrand::f64());
+        let written = shared.sync(scope).await;
+        if scope == Scope::Everything || !written {
+            schedule.done(written, now(), fastrand::f64());
         }
+        shared.told.send_replace(upto);
     }
+    // Nobody waits for what will not come.
+    shared.told.send_replace(u64::MAX);
 }
 
 #[expect(clippy::disallowed_methods, reason = "the agent's loops are the rim where the clock is read")]

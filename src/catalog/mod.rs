@@ -47,6 +47,7 @@ pub struct Catalog {
     tables: [u64; Table::ALL.len()],
     service_gone: u64,
     node_gone: u64,
+    words: share::Words,
 }
 
 /// One node, with all that is on it.

@@ -371,3 +371,21 @@ fn an_address_said_again_is_shared() {
     assert!(Arc::ptr_eq(&a.address, &lan(a).1.address) && Arc::ptr_eq(&lan(a).0, &lan(b).0));
     assert!(Arc::ptr_eq(&b.tags[0], &a.tags[1]), "a tag that only some share");
 }
+
+/// Also where something else holds what was registered, as the log does.
+#[test]
+fn words_are_shared_by_services_that_have_nothing_else_in_common() {
+    let tagged = |name: &str, tags: [&str; 2]| {
+        let tags = tags.map(Text::from).into();
+        let meta = Some([("team", Text::from("shop"))].into_iter().collect());
+        register(node("ash"), Some(Service { tags, meta, ..service(name, name) }), vec![])
+    };
+    let commands = [tagged("web", ["blue", "v2"]), tagged("db", ["v2", "main"])];
+    let catalog = catalog(commands.clone());
+    let [web, db] =
+        ["web", "db"].map(|name| catalog.service(name).unwrap().instances().next().unwrap().service.clone());
+    assert!(Arc::ptr_eq(&web.tags[1], &db.tags[0]));
+    let team = |service: &Service| service.meta.as_ref().unwrap().get("team").cloned().unwrap();
+    assert!(Arc::ptr_eq(&team(&web), &team(&db)));
+    drop(commands);
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{
     Catalog, Changes, Group, Home, Instance, Key, Table, Topic, fold, fold_key,
     record::{Check, Node, Service, Text},
-    share,
+    share::alike,
 };
 
 pub(super) struct Write<'a> {
@@ -48,14 +48,12 @@ impl<'a> Write<'a> {
             if node == **former {
                 return;
             }
-            share::node(&mut node, former);
         }
         node.created = created.or(former.as_ref().map(|former| former.created)).unwrap_or(self.index);
         node.modified = self.index;
-        if let Some(neighbour) = self.node_before(key) {
-            share::node(&mut node, &neighbour);
-        }
-        share::node_within(&mut node);
+        let neighbour = self.node_before(key);
+        let models: Vec<&Node> = former.iter().chain(&neighbour).map(|model| &**model).collect();
+        self.catalog.words.node(&mut node, &models);
         self.file_id(key, former.as_ref().and_then(|former| former.id), node.id);
         let node = Arc::new(node);
         match self.catalog.nodes.get_mut(key) {
@@ -78,14 +76,12 @@ impl<'a> Write<'a> {
             if service == *former.service {
                 return;
             }
-            share::service(&mut service, &former.service);
             checks = former.checks.clone();
         }
         service.modified = self.index;
-        if let Some(neighbour) = self.neighbour(&key, &home.node.name, &service.id) {
-            share::service(&mut service, &neighbour.service);
-        }
-        share::service_within(&mut service, &home.node);
+        let neighbour = self.neighbour(&key, &home.node.name, &service.id);
+        let models: Vec<&Service> = former.iter().chain(&neighbour).map(|model| &*model.service).collect();
+        self.catalog.words.service(&mut service, &home.node, &models);
         let (id, name) = (service.id.clone(), service.name.clone());
         let service = Arc::new(service);
         if let Some(former) = former.filter(|former| *fold_key(&former.service.name) != *key) {
@@ -113,20 +109,21 @@ impl<'a> Write<'a> {
             if check == **former {
                 return;
             }
-            share::check(&mut check, former);
             self.touch_state(former);
             if former.service_id != check.service_id {
                 self.remove_check(node, &former.id);
             }
         }
         check.modified = self.index;
-        self.file_check(node, check);
+        self.file_check(node, check, former);
     }
 
-    fn file_check(&mut self, node: &Key, mut check: Check) {
+    fn file_check(&mut self, node: &Key, mut check: Check, former: Option<&Arc<Check>>) {
         let Some(home) = self.catalog.nodes.get(node).cloned() else { return };
         let instance = home.instance(&fold(&check.service_id));
-        self.share_check(&home, instance.map(|instance| &**instance), &mut check);
+        let beside = self.check_beside(&home, instance, &check.id);
+        let models: Vec<&Check> = former.into_iter().chain(&beside).map(|model| &**model).collect();
+        self.catalog.words.check(&mut check, &models);
         let check = Arc::new(check);
         self.touch_check(node, &check);
         match instance {
@@ -192,7 +189,7 @@ impl<'a> Write<'a> {
 
     fn insert_home(&mut self, key: &Key, node: Arc<Node>) {
         let mut key = key.clone();
-        share::text(&mut key, &node.name);
+        alike(&mut key, [&node.name]);
         let home = Home { node, checks: Arc::new([]), instances: Default::default(), index: self.index };
         self.catalog.node_names.insert(key.clone());
         self.catalog.nodes.insert(key, Arc::new(home));
@@ -223,7 +220,7 @@ impl<'a> Write<'a> {
         self.home(&node).instances.insert(id, instance.clone());
         if !self.catalog.services.contains_key(key) {
             let mut key = key.clone();
-            share::text(&mut key, &instance.service.name);
+            alike(&mut key, [&instance.service.name]);
             self.catalog.service_names.insert(key.clone());
             self.catalog.services.insert(key.clone(), Arc::new(Group::new(key, name.clone())));
         }
@@ -259,26 +256,19 @@ impl<'a> Write<'a> {
         Arc::new(check)
     }
 
-    fn share_check(&self, home: &Home, instance: Option<&Instance>, check: &mut Check) {
-        match instance {
+    /// The check that speaks for the same thing beside this one, if it can be found at once.
+    fn check_beside(&self, home: &Home, instance: Option<&Arc<Instance>>, id: &str) -> Option<Arc<Check>> {
+        let checks = match instance {
             Some(instance) => {
-                let key = fold_key(&instance.service.name);
-                let beside = self.neighbour(&key, &home.node.name, &instance.service.id);
-                if let Some(model) =
-                    instance.checks.first().or(beside.as_ref().and_then(|beside| beside.checks.first()))
-                {
-                    share::check(check, model);
-                }
-                share::text(&mut check.id, &instance.service.id);
+                let service = &instance.service;
+                self.neighbour(&fold_key(&service.name), &home.node.name, &service.id)?.checks.clone()
             }
             None => {
-                let beside = self.node_before(&fold_key(&home.node.name));
-                let beside = beside.and_then(|node| self.catalog.nodes.get(&fold_key(&node.name)));
-                if let Some(model) = beside.and_then(|home| home.checks.first()) {
-                    share::check(check, model);
-                }
+                let beside = self.node_before(&fold_key(&home.node.name))?;
+                self.catalog.nodes.get(&fold_key(&beside.name))?.checks.clone()
             }
-        }
+        };
+        checks.iter().find(|check| *check.id == *id).or(checks.first()).cloned()
     }
 
     fn neighbour(&self, service: &Key, node: &str, id: &str) -> Option<Arc<Instance>> {

@@ -104,6 +104,12 @@ impl Runner {
         self.running.get(&*fold(&told.id)).is_some_and(|running| running.turn == told.turn)
     }
 
+    /// Output as this agent keeps it: cut to its limit, which `cut` is given, or nothing.
+    pub fn kept(&self, cut: impl FnOnce(usize) -> String) -> String {
+        let Settings { output_bytes_max, discard_output } = self.shared.settings;
+        if discard_output { String::new() } else { cut(output_bytes_max) }
+    }
+
     /// Ends every check, and returns when none runs any more.
     pub async fn stop(&mut self) {
         self.running.clear();

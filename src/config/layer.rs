@@ -285,7 +285,15 @@ fn read_dns_config(top: &mut Fields, dns: &mut dns::Settings, ignored: &[String]
 
 fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
     if let Some(mut block) = top.block("http_config", findings) {
-        http.response_headers = without_places(block.map("response_headers", findings).unwrap_or_default());
+        for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {
+            match http::response_header(&name, &value) {
+                Ok(header) => http.response_headers.push(header),
+                Err(error) => {
+                    let path = block.path("response_headers");
+                    findings.fault::<()>(place, format!("{path}[{name}]: {error}"));
+                }
+            }
+        }
         for key in ["block_endpoints", "allow_write_http_from"] {
             if let Some(place) = block.place(key)
                 && block.texts(key, findings).is_some_and(|list| !list.is_empty())

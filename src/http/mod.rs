@@ -1,6 +1,24 @@
-//! The HTTP API under `/v1/`: encodes, decodes, and turns refusals into status codes. Holds no business rules of its
+//! The HTTP API under `/v1/`: decodes, encodes, waits, and turns refusals into status codes. Holds no business rules of its
 //! own, and does not know whether this agent is a server.
+//!
+//! ```text
+//! bytes ─> serve ─> route ─> v1::* ─> Agent        serve: connections and their limits   route: paths, methods
+//!                            │  │                  v1: a file to an API group
+//!                      json ─┘  └─ read, encode    json: bodies in   read: waits   encode: bodies out
+//! ```
 
+mod agent;
+mod call;
+mod encode;
+mod json;
+mod query;
+mod read;
+mod reply;
+mod route;
+mod serve;
 mod settings;
+mod v1;
 
-pub use settings::Settings;
+pub use agent::{About, Agent, Failure, Pending};
+pub use serve::{BindError, Server};
+pub use settings::{Limits, Settings, response_header};

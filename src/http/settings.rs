@@ -1,18 +1,79 @@
-//! What an operator sets about the HTTP API.
+//! What an operator sets of the HTTP API.
 
-/// Everything but the addresses, which are handed over bound. All of it may change at a reload.
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+
+/// Everything but the addresses, which are handed over bound. All of it but `limits` may change at a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Headers added to every response.
-    pub response_headers: Vec<(String, String)>,
-    /// Connections that one address may hold at a time.
+    /// Put on every answer; see [`response_header`].
+    pub response_headers: Vec<(HeaderName, HeaderValue)>,
+    /// Connections that one address may have open at a time.
     pub connections_per_address_max: usize,
-    /// Print JSON with indentation even where the request does not ask for it, as `-dev` does.
+    /// Nest every JSON answer, as with `?pretty`.
     pub pretty: bool,
+    /// How long a read waits for a change where it does not say, and at most.
+    pub query_wait: Duration,
+    pub query_wait_max: Duration,
+    pub limits: Limits,
+}
+
+/// What clients may take of us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open at once, over all addresses where we listen.
+    pub connections_max: usize,
+    /// Of a request's line and headers. Each connection may hold as much for as long as it is open.
+    pub header_bytes_max: usize,
+    pub body_bytes_max: usize,
+    /// Requests with a body at once; others wait for their turn, as long as for a body.
+    pub bodies_max: usize,
+    /// From accepting a connection, or the last answer on it, to having the next request's headers whole.
+    pub request_wait: Duration,
+    /// From the headers to having the body whole.
+    pub body_wait: Duration,
+    /// For a client to take some of what we send.
+    pub send_wait: Duration,
+    /// For requests to end when we stop.
+    pub stop_wait: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { response_headers: Vec::new(), connections_per_address_max: 200, pretty: false }
+        Settings {
+            response_headers: Vec::new(),
+            connections_per_address_max: 200,
+            pretty: false,
+            query_wait: Duration::from_secs(300),
+            query_wait_max: Duration::from_secs(600),
+            limits: Limits::default(),
+        }
     }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 16_384,
+            header_bytes_max: 16 * 1024,
+            body_bytes_max: 512 * 1024,
+            bodies_max: 1024,
+            // Longer than clients keep a connection that they do not use (90 s in Go): they close it, not we.
+            request_wait: Duration::from_secs(120),
+            body_wait: Duration::from_secs(30),
+            send_wait: Duration::from_secs(30),
+            stop_wait: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A header as an operator writes it.
+///
+/// # Errors
+/// What of it no header may hold.
+pub fn response_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let header = name.parse().map_err(|_| format!("{name:?} is no name for a header"))?;
+    let value = value.parse().map_err(|_| format!("{value:?} is no value for the header {name}"))?;
+    Ok((header, value))
 }

@@ -1,0 +1,212 @@
+//! What the HTTP API may ask of this agent. A registration changes what is local at once, and is answered when the
+//! catalog was told; where that fails it is told later, and the answer is yes all the same (`cluster.md` §6.2).
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::{COMPATIBLE_VERSION, Local, Shared, Source, Unknown, now};
+use crate::{
+    catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic},
+    check::{Definition, Kind, ServiceDefinition, cut_output},
+    http::{About, Agent, Failure, Pending},
+    raft::ProposeError,
+};
+
+impl Agent for Shared {
+    fn datacenter(&self) -> &Text {
+        &self.identity.datacenter
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.raft.catalog()
+    }
+
+    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()> {
+        let wait = self.raft.waiters().register(topics);
+        Box::pin(async move { wait.changed().await })
+    }
+
+    fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
+        Box::pin(async move { self.raft.propose(command).await.map_err(Failure::from) })
+    }
+
+    fn leader(&self) -> Option<SocketAddr> {
+        self.raft.leader()
+    }
+
+    fn peers(&self) -> Vec<SocketAddr> {
+        self.raft.peers()
+    }
+
+    fn services(&self) -> Vec<Arc<Service>> {
+        self.state().local.services().map(|(_, service)| service.clone()).collect()
+    }
+
+    fn services_changed(&self) -> Pending<'static, ()> {
+        let mut registered = self.registered.subscribe();
+        Box::pin(async move {
+            // An agent that is gone changes nothing more.
+            let _gone = registered.changed().await;
+        })
+    }
+
+    fn checks(&self) -> Vec<Arc<Check>> {
+        let node = &self.identity.node_name;
+        let named = |check: &Arc<Check>| Arc::new(Check { node: node.clone(), ..Check::clone(check) });
+        self.state().local.checks().map(|(_, check)| named(check)).collect()
+    }
+
+    fn register_service(
+        &self,
+        definition: ServiceDefinition,
+        replace_checks: bool,
+    ) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            definition.checks.iter().try_for_each(|check| self.may_run(check))?;
+            self.change_and_tell(|local| {
+                local.register_service(definition, Source::Api, replace_checks);
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn deregister_service(&self, id: String) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move { self.change_and_tell(|local| local.deregister_service(&id)).await })
+    }
+
+    fn register_check(&self, definition: Definition) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            self.may_run(&definition)?;
+            self.change_and_tell(|local| local.register_check(definition, Source::Api)).await
+        })
+    }
+
+    fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move { self.change_and_tell(|local| local.deregister_check(&id)).await })
+    }
+
+    fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            {
+                let mut state = self.state();
+                let own_max = state.local.ttl_check(&id)?.output_bytes_max;
+                let output =
+                    state.runner.kept(|max| cut_output(&output, own_max.map_or(max, |own| own.min(max))));
+                state.runner.heard(&id, &output);
+                if state.local.update_check(&id, status, &output, now(), self.output_delay())? {
+                    self.changed.send_modify(|count| *count += 1);
+                }
+            }
+            self.told().await;
+            Ok(())
+        })
+    }
+
+    fn reload(&self) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            Shared::reload(self).map_err(Failure::Other)?;
+            self.told().await;
+            Ok(())
+        })
+    }
+
+    fn about(&self) -> About {
+        let leads = self.raft.leader();
+        let count = |number: usize| Text::from(number.to_string());
+        let (services, checks) = {
+            let state = self.state();
+            (count(state.local.services().count()), count(state.local.checks().count()))
+        };
+        let text = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| (Text::from(*key), Text::from(*value))).collect()
+        };
+        let section = |name: &str, pairs: Vec<(Text, Text)>| (Text::from(name), pairs);
+        let meta = Map::clone(&self.node_meta.load());
+        About {
+            node: self.identity.node_name.clone(),
+            id: Some(self.identity.node_id),
+            version: COMPATIBLE_VERSION.into(),
+            server: true,
+            gossip: Some((self.identity.advertise, self.identity.serf_lan_port).into()),
+            tags: text(&[
+                ("acls", "0"),
+                ("bootstrap", "1"),
+                ("build", &format!("{COMPATIBLE_VERSION}:")),
+                ("dc", &self.identity.datacenter),
+                ("id", &self.identity.node_id.to_string()),
+                ("port", &self.identity.server_port.to_string()),
+                ("raft_vsn", "3"),
+                ("role", "consul"),
+                ("segment", ""),
+                ("vsn", "2"),
+                ("vsn_max", "3"),
+                ("vsn_min", "2"),
+            ]),
+            meta: meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            stats: vec![
+                section("agent", vec![("services".into(), services), ("checks".into(), checks)]),
+                section(
+                    "build",
+                    text(&[("version", COMPATIBLE_VERSION), ("lictor", env!("CARGO_PKG_VERSION"))]),
+                ),
+                section(
+                    "consul",
+                    text(&[
+                        ("acl", "disabled"),
+                        ("bootstrap", "true"),
+                        ("known_datacenters", "1"),
+                        ("leader", if leads.is_some() { "true" } else { "false" }),
+                        ("leader_addr", &leads.map(|leader| leader.to_string()).unwrap_or_default()),
+                        ("server", "true"),
+                    ]),
+                ),
+                section(
+                    "raft",
+                    text(&[
+                        ("num_peers", "0"),
+                        ("state", if leads.is_some() { "Leader" } else { "Follower" }),
+                    ]),
+                ),
+                section("runtime", text(&[("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)])),
+            ],
+        }
+    }
+}
+
+impl Shared {
+    async fn change_and_tell(
+        &self,
+        change: impl FnOnce(&mut Local) -> Result<(), Unknown>,
+    ) -> Result<(), Failure> {
+        self.change(change)?;
+        self.told().await;
+        Ok(())
+    }
+
+    /// Programs run for a file's check only, unless the operator lets anyone who reaches this API name them.
+    fn may_run(&self, check: &Definition) -> Result<(), Failure> {
+        if matches!(check.kind, Kind::Script { .. }) && !self.timing.load().remote_scripts {
+            let text = "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true";
+            return Err(Failure::Other(text.into()));
+        }
+        Ok(())
+    }
+}
+
+impl From<Unknown> for Failure {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::NoTtl(_) => Failure::Other(unknown.to_string()),
+            _ => Failure::Unknown(unknown.to_string()),
+        }
+    }
+}
+
+impl From<ProposeError> for Failure {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NoLeader | ProposeError::Stopped => Failure::NoLeader,
+            other => Failure::Other(other.to_string()),
+        }
+    }
+}

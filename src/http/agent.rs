@@ -1,0 +1,97 @@
+//! What this room asks of the agent that it speaks for, and nothing more: it may not know the rooms above it, so the
+//! agent implements this trait. Tests implement it over a catalog in memory.
+
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
+
+use uuid::Uuid;
+
+use crate::{
+    catalog::{Catalog, Check, Command, Reply, Service, Status, Text, Topic},
+    check::{Definition, ServiceDefinition},
+};
+
+/// Something that an agent will have done. Whoever implements [`Agent`] sees to it that it ends.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// An agent, as its HTTP API needs it. Writes return when they are done, or will not be: within seconds.
+pub trait Agent: Send + Sync + 'static {
+    fn datacenter(&self) -> &Text;
+
+    /// The newest applied catalog; an empty one before the first apply.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Registers now for these topics, and ends after a change to one of them since. It may end without a change.
+    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()>;
+
+    /// Puts a command to the log, and gives what applying it came to.
+    fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>>;
+
+    /// Where the leader answers other servers, if anyone leads.
+    fn leader(&self) -> Option<SocketAddr>;
+
+    /// Where every server that has a voice answers the others.
+    fn peers(&self) -> Vec<SocketAddr>;
+
+    /// What is registered on this agent, by id; indexes are of no meaning.
+    fn services(&self) -> Vec<Arc<Service>>;
+
+    /// Registers now, and ends after a change to what is registered here. It may end without a change.
+    fn services_changed(&self) -> Pending<'static, ()>;
+
+    /// The checks registered on this agent, as the catalog's records say them, by id; indexes are of no meaning.
+    fn checks(&self) -> Vec<Arc<Check>>;
+
+    /// Registers a service with its checks, or again. Checks of its former self stay unless `replace_checks`.
+    fn register_service(
+        &self,
+        definition: ServiceDefinition,
+        replace_checks: bool,
+    ) -> Pending<'_, Result<(), Failure>>;
+
+    fn deregister_service(&self, id: String) -> Pending<'_, Result<(), Failure>>;
+
+    /// Registers a check of the node, or of a service that is registered here.
+    fn register_check(&self, definition: Definition) -> Pending<'_, Result<(), Failure>>;
+
+    fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>>;
+
+    /// The word of a program about itself: of a check with a TTL only.
+    fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>>;
+
+    /// Reads the configuration again; with any fault in it, nothing changes.
+    fn reload(&self) -> Pending<'_, Result<(), Failure>>;
+
+    fn about(&self) -> About;
+}
+
+/// Why an agent did not do what it was asked. `Display` is Consul's text where clients match on it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Nothing was written. It may go better soon.
+    #[error("No cluster leader")]
+    NoLeader,
+    /// There is no such service or check here; the text names it.
+    #[error("{0}")]
+    Unknown(String),
+    /// Anything else, in words for whoever asked.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What an agent says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct About {
+    pub node: Text,
+    pub id: Option<Uuid>,
+    /// Of the Consul whose files, HTTP and DNS this agent keeps to.
+    pub version: Text,
+    pub server: bool,
+    /// Where members speak with it.
+    pub gossip: Option<SocketAddr>,
+    /// Of the member.
+    pub tags: Vec<(Text, Text)>,
+    /// Of the node.
+    pub meta: Vec<(Text, Text)>,
+    /// Figures by section: `agent`, `consul`, `raft` …
+    pub stats: Vec<(Text, Vec<(Text, Text)>)>,
+}

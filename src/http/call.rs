@@ -1,0 +1,154 @@
+//! One request, as its handler sees it: what followed the path, the parameters that all handlers share, the body.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    agent::Agent,
+    json::{Malformed, Object},
+    query::{Query, parse_flag},
+    reply::Fault,
+    settings::Settings,
+};
+use crate::{
+    catalog::{Instance, Node},
+    check::parse_duration,
+};
+
+/// What every handler can reach.
+pub struct Api {
+    pub agent: Arc<dyn Agent>,
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// Whoever waits for a change answers at once when this is cancelled.
+    pub stop: CancellationToken,
+}
+
+pub struct Call {
+    pub api: Arc<Api>,
+    /// What follows the route's path, decoded; empty where the route is whole.
+    pub rest: String,
+    pub query: Query,
+    /// Empty for a GET, whatever came with it.
+    pub body: Bytes,
+}
+
+/// How fresh an answer must be, and what it waits for.
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    pub consistency: Consistency,
+    /// Answer when the index is above this; 0 is at once.
+    pub index: u64,
+    /// Jitter is added where the wait begins.
+    pub wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    Leader,
+    Stale,
+    Consistent,
+}
+
+impl Call {
+    pub fn body(&self) -> Result<Object, Malformed> {
+        Object::parse(&self.body)
+    }
+
+    /// What follows the route's path; `text` says what is missing where nothing does.
+    pub fn name(&self, text: &str) -> Result<&str, Fault> {
+        if self.rest.is_empty() { Err(Fault::bad(text)) } else { Ok(&self.rest) }
+    }
+
+    /// Every parameter of a read of the catalog that may refuse it.
+    pub fn options(&self) -> Result<Options, Fault> {
+        let index = self.query.get("index").map_or(Ok(0), |index| {
+            let digits = index.bytes().all(|byte| byte.is_ascii_digit());
+            index.parse().ok().filter(|_| digits).ok_or_else(|| Fault::bad("Invalid index"))
+        })?;
+        let wait = self.wait()?;
+        let consistency = self.consistency()?;
+        self.own_datacenter()?;
+        self.no_filter()?;
+        Ok(Options { consistency, index, wait })
+    }
+
+    pub fn wait(&self) -> Result<Duration, Fault> {
+        let settings = self.api.settings.load();
+        let nanos = match self.query.get("wait") {
+            None => 0,
+            Some(wait) => parse_duration(wait).map_err(|_| Fault::bad("Invalid wait time"))?.nanos,
+        };
+        let asked = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
+        Ok(asked.unwrap_or(settings.query_wait).min(settings.query_wait_max))
+    }
+
+    pub fn consistency(&self) -> Result<Consistency, Fault> {
+        let max_stale = self.query.get("max_stale").map_or(Ok(0), |text| {
+            let span = parse_duration(text);
+            span.map(|span| span.nanos).map_err(|_| Fault::bad(format!("Invalid max_stale value {text:?}")))
+        })?;
+        let stale = self.query.has("stale") || max_stale > 0;
+        let clash =
+            |flag| Fault::bad(format!("Cannot specify ?{flag} with ?consistent, conflicting semantics."));
+        match (stale, self.query.has("consistent")) {
+            (true, true) => Err(clash("stale")),
+            (false, true) if self.query.has("cached") => Err(clash("cached")),
+            (false, true) => Ok(Consistency::Consistent),
+            (true, false) => Ok(Consistency::Stale),
+            (false, false) => Ok(Consistency::Leader),
+        }
+    }
+
+    /// The datacenter asked for is this one.
+    pub fn own_datacenter(&self) -> Result<(), Fault> {
+        let asked = self.query.get("datacenter").or_else(|| self.query.get("dc"));
+        self.is_own_datacenter(asked.unwrap_or_default())
+    }
+
+    pub fn is_own_datacenter(&self, asked: &str) -> Result<(), Fault> {
+        match asked.is_empty() || asked == &**self.api.agent.datacenter() {
+            true => Ok(()),
+            false => Err(Fault::failed("No path to datacenter")),
+        }
+    }
+
+    /// Expressions are not read yet, and an answer that ignores one would be wrong.
+    pub fn no_filter(&self) -> Result<(), Fault> {
+        match self.query.get("filter") {
+            None => Ok(()),
+            Some(_) => Err(Fault::failed(
+                "Failed to create boolean expression evaluator: filter is not supported by this agent",
+            )),
+        }
+    }
+
+    /// A truth value that counts as said when it stands without a value.
+    pub fn flag(&self, name: &str) -> Result<bool, Fault> {
+        match self.query.all(name).next() {
+            None => Ok(false),
+            Some("") => Ok(true),
+            Some(text) => parse_flag(text).ok_or_else(|| Fault::bad(format!("Invalid value for ?{name}"))),
+        }
+    }
+
+    /// Whether a node has all the meta that `node-meta` asks for.
+    pub fn wants_node(&self, node: &Node) -> bool {
+        self.query.all("node-meta").filter(|pair| !pair.is_empty()).all(|pair| {
+            let (key, wanted) = pair.split_once(':').unwrap_or((pair, ""));
+            node.meta.as_ref().and_then(|meta| meta.get(key)).is_some_and(|value| **value == *wanted)
+        })
+    }
+
+    /// Whether an instance stands on a wanted node and has every tag asked for. Nothing here comes from a peer.
+    pub fn wants_instance(&self, instance: &Instance) -> bool {
+        let has = |wanted| instance.service.tags.iter().any(|tag| tag.eq_ignore_ascii_case(wanted));
+        self.query.all("tag").all(has) && self.wants_node(&instance.node) && self.query.get("peer").is_none()
+    }
+
+    pub fn by_node_meta(&self) -> bool {
+        self.query.get("node-meta").is_some()
+    }
+}

@@ -1,0 +1,140 @@
+//! Reads of the catalog: how fresh they are, the index that each reports, and waiting for it to rise (`http-api.md` §3).
+//! Register first, then read: a change in between is not missed.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    call::{Call, Consistency, Options},
+    encode::Json,
+    reply::{Fault, Outcome, Reply},
+};
+use crate::catalog::{Catalog, Home, Key, Status, Table, Topic, fold};
+
+/// What a read is about: from this follow its index, and what it waits on (§3.2).
+#[derive(Debug)]
+pub enum Scope {
+    Nodes,
+    Services {
+        /// Only those on nodes with some meta.
+        by_node: bool,
+    },
+    Service {
+        key: Key,
+        /// With their checks.
+        checks: bool,
+    },
+    /// As it was asked for: a name, an id, or the start of one.
+    Node(String),
+    NodeChecks(Key),
+    ServiceChecks(Key),
+    State(String),
+}
+
+impl Call {
+    /// Waits as asked, then writes the answer from one catalog.
+    ///
+    /// # Errors
+    /// A parameter that cannot be read, or nobody leads and the answer must not be stale.
+    pub async fn read(&self, scope: Scope, write: impl FnOnce(&Catalog, &mut Json)) -> Outcome {
+        let options = self.options()?;
+        let led = self.api.agent.leader().is_some();
+        let heard = self.api.agent.catalog().index() > 0;
+        if !led && (options.consistency != Consistency::Stale || !heard) {
+            return Err(Fault::failed("No cluster leader"));
+        }
+        let catalog = self.awaited(&scope, &options).await;
+        let consistency = match options.consistency {
+            Consistency::Leader => "leader",
+            Consistency::Stale => "stale",
+            Consistency::Consistent => "consistent",
+        };
+        Ok(Reply::json(|json| write(&catalog, json))
+            .with("x-consul-index", scope.index(&catalog))
+            .with("x-consul-knownleader", self.api.agent.leader().is_some())
+            .with("x-consul-lastcontact", 0)
+            .with("x-consul-effective-consistency", consistency)
+            .with("x-consul-query-backend", "blocking-query"))
+    }
+
+    /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
+    async fn awaited(&self, scope: &Scope, options: &Options) -> Arc<Catalog> {
+        let agent = &self.api.agent;
+        let mut catalog = agent.catalog();
+        if options.index == 0 {
+            return catalog;
+        }
+        let over = tokio::time::sleep(options.wait + jitter(options.wait));
+        tokio::pin!(over);
+        loop {
+            let changed = agent.catalog_changed(scope.topics(&catalog));
+            catalog = agent.catalog();
+            if scope.index(&catalog) > options.index {
+                return catalog;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = &mut over => return agent.catalog(),
+                () = self.api.stop.cancelled() => return catalog,
+            }
+        }
+    }
+}
+
+/// Up to a sixteenth of the wait, so that those who asked together do not all come back together.
+pub fn jitter(wait: Duration) -> Duration {
+    wait.mul_f64(fastrand::f64() / 16.0)
+}
+
+impl Scope {
+    /// Never 0: to clients that means no index at all.
+    fn index(&self, catalog: &Catalog) -> u64 {
+        let newest = |tables: &[Table]| tables.iter().map(|table| catalog.table_index(*table)).max();
+        let index = match self {
+            Scope::Nodes => newest(&[Table::Nodes]),
+            Scope::Services { by_node: false } => newest(&[Table::Services]),
+            Scope::Services { by_node: true } => newest(&[Table::Services, Table::Nodes]),
+            Scope::Service { key, checks } => match catalog.service(key) {
+                Some(group) => Some(group.index()),
+                None if catalog.service_gone() > 0 => Some(catalog.service_gone()),
+                None if *checks => newest(&[Table::Nodes, Table::Services, Table::Checks]),
+                None => newest(&[Table::Nodes, Table::Services]),
+            },
+            Scope::Node(asked) => {
+                Some(find_node(catalog, asked).map_or(catalog.node_gone(), |home| home.index()))
+            }
+            Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
+        };
+        index.unwrap_or(0).max(1)
+    }
+
+    fn topics(&self, catalog: &Catalog) -> Vec<Topic> {
+        match self {
+            Scope::Nodes => vec![Topic::Nodes],
+            Scope::Services { by_node: false } => vec![Topic::Services],
+            Scope::Services { by_node: true } => vec![Topic::Services, Topic::Nodes],
+            Scope::Service { key, .. } if catalog.service(key).is_some() => vec![Topic::Service(key.clone())],
+            Scope::Service { key, .. } => vec![Topic::Service(key.clone()), Topic::ServiceGone],
+            Scope::Node(asked) => match find_node(catalog, asked) {
+                Some(home) => vec![Topic::Node(fold(&home.node().name).into())],
+                // By an id it may come under any name.
+                None => vec![Topic::Nodes, Topic::NodeGone],
+            },
+            Scope::NodeChecks(node) => vec![Topic::NodeChecks(node.clone())],
+            Scope::ServiceChecks(key) => vec![Topic::Service(key.clone())],
+            Scope::State(state) if state == ANY => vec![Topic::Checks],
+            Scope::State(state) => vec![Topic::State(Status::from(state.as_str()))],
+        }
+    }
+}
+
+/// The state that every check is in.
+pub const ANY: &str = "any";
+
+/// By name, else by id, else by the start of an id that only one node has.
+pub fn find_node<'a>(catalog: &'a Catalog, asked: &str) -> Option<&'a Arc<Home>> {
+    let by_prefix = || {
+        let digits = asked.replace('-', "");
+        (digits.len() >= 2).then(|| catalog.node_by_id_prefix(&digits)).flatten()
+    };
+    catalog.node(&fold(asked)).or_else(by_prefix)
+}

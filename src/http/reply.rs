@@ -1,0 +1,157 @@
+//! What a request comes to: a status, a body of some kind, headers; and the faults that end it early, with Consul's
+//! texts, since clients match on them (`http-api.md` §1.3).
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http_body_util::Full;
+use hyper::{
+    Response, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
+};
+
+use super::{agent::Failure, encode::Json, json::Malformed};
+use crate::catalog::Refusal;
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Body,
+}
+
+#[derive(Debug)]
+pub enum Body {
+    Empty,
+    /// Compact JSON.
+    Json(Vec<u8>),
+    Text(String),
+    Html(String),
+}
+
+/// Why a request is refused.
+#[derive(Debug, PartialEq)]
+pub struct Fault {
+    pub status: StatusCode,
+    pub text: String,
+}
+
+pub type Outcome = Result<Reply, Fault>;
+
+/// Smaller bodies are sent as they are.
+const GZIP_BYTES_MIN: usize = 1400;
+/// Larger ones are compressed where nobody else waits for the thread.
+const GZIP_BYTES_HERE_MAX: usize = 64 * 1024;
+
+impl Reply {
+    pub fn new(status: StatusCode, body: Body) -> Reply {
+        Reply { status, headers: Vec::new(), body }
+    }
+
+    pub fn empty() -> Reply {
+        Reply::new(StatusCode::OK, Body::Empty)
+    }
+
+    pub fn json(write: impl FnOnce(&mut Json)) -> Reply {
+        let mut json = Json::default();
+        write(&mut json);
+        Reply::new(StatusCode::OK, Body::Json(json.into_bytes()))
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
+        if let Ok(value) = HeaderValue::try_from(value.to_string()) {
+            self.headers.push((HeaderName::from_static(name), value));
+        }
+        self
+    }
+
+    /// The connection ends with this answer.
+    pub fn last(self) -> Reply {
+        self.with("connection", "close")
+    }
+
+    pub async fn into_response(self, gzip: bool) -> Response<Full<Bytes>> {
+        let (kind, bytes) = match self.body {
+            Body::Empty => (None, Vec::new()),
+            Body::Json(json) => (Some("application/json"), json),
+            Body::Text(text) => (Some("text/plain; charset=utf-8"), text.into_bytes()),
+            Body::Html(text) => (Some("text/html; charset=utf-8"), text.into_bytes()),
+        };
+        let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(kind) = kind {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        if zipped.is_some() {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        headers.extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
+        *response.body_mut() = Full::new(zipped.unwrap_or(bytes).into());
+        response
+    }
+}
+
+impl Fault {
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Fault {
+        Fault { status, text: text.into() }
+    }
+
+    pub fn bad(text: impl Into<String>) -> Fault {
+        Fault::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    pub fn missing(text: impl Into<String>) -> Fault {
+        Fault::new(StatusCode::NOT_FOUND, text)
+    }
+
+    /// What a server says of a request that it will not do, and anything that may go better soon: clients try again at
+    /// exactly this status.
+    pub fn failed(text: impl Into<String>) -> Fault {
+        Fault::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+impl From<Fault> for Reply {
+    fn from(fault: Fault) -> Reply {
+        let body = if fault.text.is_empty() { Body::Empty } else { Body::Text(fault.text) };
+        Reply::new(fault.status, body)
+    }
+}
+
+impl From<Malformed> for Fault {
+    fn from(malformed: Malformed) -> Fault {
+        Fault::bad(format!("Request decode failed: {malformed}"))
+    }
+}
+
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Fault {
+        match failure {
+            Failure::Unknown(text) => Fault::missing(text),
+            failure => Fault::failed(failure.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Fault {
+        Fault::failed(refusal.to_string())
+    }
+}
+
+/// `None` where it cannot be done; the body then goes as it is.
+async fn zip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let zip = |bytes: &[u8]| -> io::Result<Vec<u8>> {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+        encoder.write_all(bytes)?;
+        encoder.finish()
+    };
+    if bytes.len() <= GZIP_BYTES_HERE_MAX {
+        return zip(bytes).ok();
+    }
+    let bytes = bytes.to_vec();
+    tokio::task::spawn_blocking(move || zip(&bytes)).await.ok()?.ok()
+}

@@ -1,0 +1,319 @@
+//! From a request's line to its handler, by a table of paths; and what is answered where no handler is reached: unclean
+//! and unknown paths, wrong methods, Enterprise parameters (`http-api.md` §1, §2.3).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, VARY},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    agent::Pending,
+    call::{Api, Call},
+    encode,
+    query::{self, Query},
+    reply::{Body, Fault, Outcome, Reply},
+    settings::Limits,
+    v1,
+};
+
+/// A path and what it leads to. One that ends in `/` leads there with whatever follows it.
+pub struct Route {
+    pub path: &'static str,
+    pub methods: &'static [&'static str],
+    pub refuses: Refuses,
+    pub handler: Handler,
+}
+
+pub type Handler = fn(Call) -> Pending<'static, Outcome>;
+
+/// Enterprise parameters that a route looks at, and then refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Refuses {
+    Nothing,
+    Partitions,
+    NamespacesAndPartitions,
+}
+
+/// Requests into answers.
+pub struct Router {
+    api: Arc<Api>,
+    limits: Limits,
+    bodies: Semaphore,
+}
+
+impl Router {
+    pub fn new(api: Arc<Api>, limits: Limits) -> Router {
+        Router { bodies: Semaphore::new(limits.bodies_max), limits, api }
+    }
+
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let gzip = accepts_gzip(request.headers());
+        let mut reply = match line(&request) {
+            Ok((route, rest)) => self.known(route, rest, request).await,
+            Err(reply) => reply,
+        };
+        reply.headers.extend(self.api.settings.load().response_headers.iter().cloned());
+        reply.into_response(gzip).await
+    }
+
+    /// The answer of a path that exists.
+    async fn known(&self, route: &Route, rest: String, request: Request<Incoming>) -> Reply {
+        let raw_query = request.uri().query().unwrap_or_default().to_string();
+        let Some(query) = Query::parse(&raw_query) else {
+            return known_headers(Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty));
+        };
+        let pretty = self.api.settings.load().pretty || query.has("pretty");
+        let mut reply = self.called(route, rest, query, request).await.unwrap_or_else(Reply::from);
+        if let (true, Body::Json(json)) = (pretty, &mut reply.body) {
+            *json = encode::pretty(json);
+        }
+        known_headers(reply)
+    }
+
+    async fn called(&self, route: &Route, rest: String, query: Query, request: Request<Incoming>) -> Outcome {
+        let allow = || format!("OPTIONS,{}", route.methods.join(","));
+        if request.method() == Method::OPTIONS {
+            return Ok(Reply::empty().with("allow", allow()));
+        }
+        if !route.methods.contains(&request.method().as_str()) {
+            let text = format!("method {} not allowed", request.method());
+            return Ok(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
+        }
+        route.refuses.check(&query, request.headers())?;
+        let api = self.api.clone();
+        if request.method() == Method::GET {
+            return (route.handler)(Call { api, rest, query, body: Bytes::new() }).await;
+        }
+        let until = Instant::now() + self.limits.body_wait;
+        // Held until the answer, so that no more bodies than this are being worked on.
+        let Ok(Ok(_turn)) = timeout_at(until, self.bodies.acquire()).await else {
+            return Err(Fault::failed("Too many requests at once, try again later"));
+        };
+        match timeout_at(until, read_body(request, self.limits.body_bytes_max)).await {
+            Ok(Ok(body)) => (route.handler)(Call { api, rest, query, body }).await,
+            Ok(Err(fault)) => Ok(Reply::from(fault).last()),
+            Err(_) => {
+                Ok(Reply::from(Fault::new(StatusCode::REQUEST_TIMEOUT, "Request body took too long")).last())
+            }
+        }
+    }
+}
+
+impl Refuses {
+    /// What asks for the only namespace and the only partition there are is let through.
+    fn check(self, query: &Query, headers: &HeaderMap) -> Result<(), Fault> {
+        let kinds =
+            [("ns", "X-Consul-Namespace", "Namespaces"), ("partition", "X-Consul-Partition", "Partitions")];
+        let refused = match self {
+            Refuses::Nothing => &kinds[2..],
+            Refuses::Partitions => &kinds[1..],
+            Refuses::NamespacesAndPartitions => &kinds[..],
+        };
+        let says = |value: &&str| !value.is_empty() && !value.eq_ignore_ascii_case("default");
+        for (parameter, header, what) in refused {
+            let fault = |kind: &str, name: &str| {
+                Fault::bad(format!("Invalid {kind}: {name:?} - {what} are a Consul Enterprise feature"))
+            };
+            if query.get(parameter).filter(says).is_some() {
+                return Err(fault("query parameter", parameter));
+            }
+            if headers.get(*header).and_then(|value| value.to_str().ok()).filter(says).is_some() {
+                return Err(fault("header", header));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The route of a request and what followed its path; or the answer, where there is none.
+fn line(request: &Request<Incoming>) -> Result<(&'static Route, String), Reply> {
+    let malformed = |text: &str| Reply::from(Fault::bad(text)).last();
+    if request.version() >= Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return Err(malformed("400 Bad Request: missing required Host header"));
+    }
+    let path = query::decode(request.uri().path()).ok_or_else(|| malformed("400 Bad Request"))?;
+    if !path.chars().all(is_printable) {
+        return Err(Fault::bad("").into());
+    }
+    let clean = clean(&path);
+    if clean != path {
+        return Err(moved(request, &clean));
+    }
+    match find(&path) {
+        Found::Route(route, rest) => Ok((route, rest.to_string())),
+        Found::WithSlash => Err(moved(request, &format!("{path}/"))),
+        Found::Nothing => Err(unknown(&path)),
+    }
+}
+
+enum Found<'a> {
+    Route(&'static Route, &'a str),
+    /// It would be a route with a slash behind.
+    WithSlash,
+    Nothing,
+}
+
+/// A whole path, else the longest that leads on.
+fn find(path: &str) -> Found<'_> {
+    let routes = || v1::ROUTES.iter().copied().flatten();
+    if let Some(route) = routes().find(|route| route.path == path && !path.ends_with('/')) {
+        return Found::Route(route, "");
+    }
+    if routes().any(|route| route.path.strip_suffix('/') == Some(path)) {
+        return Found::WithSlash;
+    }
+    let leads = |route: &&Route| route.path.ends_with('/') && path.starts_with(route.path);
+    match routes().filter(leads).max_by_key(|route| route.path.len()) {
+        Some(route) => Found::Route(route, &path[route.path.len()..]),
+        None => Found::Nothing,
+    }
+}
+
+/// Without empty segments, `.` and `..`; a slash at the end stays.
+fn clean(path: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+    format!("/{}{end}", segments.join("/"))
+}
+
+fn moved(request: &Request<Incoming>, path: &str) -> Reply {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = query::encode(path) + &query;
+    let body = match *request.method() {
+        Method::GET => {
+            Body::Html(format!("<a href=\"{}\">Moved Permanently</a>.\n\n", escape_html(&location)))
+        }
+        _ => Body::Empty,
+    };
+    Reply::new(StatusCode::MOVED_PERMANENTLY, body).with("location", location)
+}
+
+fn unknown(path: &str) -> Reply {
+    let (status, text) = match path {
+        "/" => (
+            StatusCode::OK,
+            "Consul Agent: UI disabled. To enable, set ui_config.enabled=true in the agent configuration and restart.",
+        ),
+        path if path.contains("/v1/") => {
+            (StatusCode::NOT_FOUND, "Invalid URL path: not a recognized HTTP API endpoint\n")
+        }
+        _ => (
+            StatusCode::NOT_FOUND,
+            "Invalid URL path: if attempting to use the HTTP API, ensure the path starts with '/v1/'\n",
+        ),
+    };
+    Reply::new(status, Body::Text(text.into()))
+}
+
+/// What every answer of a known path carries.
+fn known_headers(mut reply: Reply) -> Reply {
+    reply.headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
+    reply.with("x-consul-default-acl-policy", "allow")
+}
+
+async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Fault> {
+    let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let too_large = |bytes: String| {
+        let text = format!("Request body({bytes} bytes) too large, max size: {bytes_max} bytes.");
+        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    if let Some(bytes) = told.filter(|bytes: &u64| *bytes > bytes_max as u64) {
+        return Err(too_large(bytes.to_string()));
+    }
+    match Limited::new(request.into_body(), bytes_max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(too_large(format!("more than {bytes_max}")))
+        }
+        Err(error) => Err(Fault::bad(format!("Request decode failed: {error}"))),
+    }
+}
+
+/// `gzip` by name, and not at a quality of 0.
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let (name, quality) = coding.split_once(';').unwrap_or((coding, ""));
+        let zero =
+            quality.trim().strip_prefix("q=").and_then(|quality| quality.parse::<f32>().ok()) == Some(0.0);
+        name.trim().eq_ignore_ascii_case("gzip") && !zero
+    })
+}
+
+fn is_printable(c: char) -> bool {
+    let is_format = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c == ' ' || !(c.is_control() || c.is_whitespace() || is_format)
+}
+
+fn escape_html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('\'', "&#39;").replace('"', "&#34;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned() {
+        let table = [
+            ("/", "/"),
+            ("", "/"),
+            ("/v1//kv/a", "/v1/kv/a"),
+            ("/v1/./kv/../kv/", "/v1/kv/"),
+            ("/..", "/"),
+            ("//", "/"),
+            ("/v1/kv/a", "/v1/kv/a"),
+        ];
+        for (path, wanted) in table {
+            assert_eq!(clean(path), wanted, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_longest_path_leads() {
+        let found = |path| match find(path) {
+            Found::Route(route, rest) => format!("{} {rest}", route.path),
+            Found::WithSlash => "slash".into(),
+            Found::Nothing => "nothing".into(),
+        };
+        assert_eq!(found("/v1/agent/service/register"), "/v1/agent/service/register ");
+        assert_eq!(found("/v1/agent/service/deregister/a/b"), "/v1/agent/service/deregister/ a/b");
+        assert_eq!(found("/v1/agent/service/deregister"), "slash");
+        assert_eq!(found("/v1/agent/service/web"), "/v1/agent/service/ web");
+        assert_eq!(found("/v1/status/leader/"), "nothing");
+    }
+
+    #[test]
+    fn every_route_stands_once() {
+        let mut paths: Vec<_> = v1::ROUTES.iter().copied().flatten().map(|route| route.path).collect();
+        let all = paths.len();
+        paths.sort();
+        paths.dedup();
+        assert_eq!(paths.len(), all);
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_name_it() {
+        let accepts = |value: &'static str| {
+            accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]))
+        };
+        assert!(accepts("gzip") && accepts("deflate, GZIP;q=0.5"));
+        assert!(!accepts("*") && !accepts("gzip;q=0") && !accepts("deflate"));
+    }
+}

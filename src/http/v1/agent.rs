@@ -1,0 +1,263 @@
+//! `/v1/agent`: what is registered on this agent, and the agent itself (`http-api.md` §8).
+
+use super::definition;
+use crate::{
+    catalog::{Service, Status, Text},
+    http::{
+        agent::About,
+        call::Call,
+        encode::{self, Json},
+        json::Object,
+        read::jitter,
+        reply::{Fault, Outcome, Reply},
+        route::{Refuses, Route},
+    },
+};
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/agent/self",
+        methods: &["GET"],
+        refuses: Refuses::Nothing,
+        handler: |call| Box::pin(about(call)),
+    },
+    Route {
+        path: "/v1/agent/reload",
+        methods: &["PUT"],
+        refuses: Refuses::Nothing,
+        handler: |call| Box::pin(reload(call)),
+    },
+    Route {
+        path: "/v1/agent/services",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(services(call)),
+    },
+    Route {
+        path: "/v1/agent/service/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(service(call)),
+    },
+    Route {
+        path: "/v1/agent/service/register",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(register_service(call)),
+    },
+    Route {
+        path: "/v1/agent/service/deregister/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(deregister_service(call)),
+    },
+    Route {
+        path: "/v1/agent/checks",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(checks(call)),
+    },
+    Route {
+        path: "/v1/agent/check/register",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(register_check(call)),
+    },
+    Route {
+        path: "/v1/agent/check/deregister/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(deregister_check(call)),
+    },
+    Route {
+        path: "/v1/agent/check/pass/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(note(call, Status::Passing)),
+    },
+    Route {
+        path: "/v1/agent/check/warn/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(note(call, Status::Warning)),
+    },
+    Route {
+        path: "/v1/agent/check/fail/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(note(call, Status::Critical)),
+    },
+    Route {
+        path: "/v1/agent/check/update/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(update(call)),
+    },
+];
+
+async fn reload(call: Call) -> Outcome {
+    call.api.agent.reload().await?;
+    Ok(Reply::empty())
+}
+
+async fn services(call: Call) -> Outcome {
+    call.no_filter()?;
+    let datacenter = call.api.agent.datacenter();
+    Ok(Reply::json(|json| {
+        json.object(|json| {
+            for service in call.api.agent.services() {
+                encode::agent_service(json.key(&service.id), &service, datacenter, None);
+            }
+        });
+    }))
+}
+
+/// Waits while the definition is the one whose hash was given (§3.3).
+async fn service(call: Call) -> Outcome {
+    let wait = call.wait()?;
+    let asked = call.query.get("hash");
+    let over = tokio::time::sleep(wait + jitter(wait));
+    tokio::pin!(over);
+    let (service, hash) = loop {
+        let changed = call.api.agent.services_changed();
+        let service = call.api.agent.services().into_iter().find(|service| *service.id == *call.rest);
+        let service = service.ok_or_else(|| Fault::missing(format!("unknown service ID: {}", call.rest)))?;
+        let hash = content_hash(&service);
+        if asked != Some(hash.as_str()) {
+            break (service, hash);
+        }
+        tokio::select! {
+            () = changed => {}
+            () = &mut over => break (service, hash),
+            () = call.api.stop.cancelled() => break (service, hash),
+        }
+    };
+    let datacenter = call.api.agent.datacenter();
+    let reply = Reply::json(|json| encode::agent_service(json, &service, datacenter, Some(&hash)));
+    Ok(reply.with("x-consul-contenthash", hash))
+}
+
+/// Of a definition as it is shown: the same in every process, 16 hexadecimal digits (FNV-1a).
+fn content_hash(service: &Service) -> String {
+    let mut json = Json::default();
+    encode::agent_service(&mut json, service, "", None);
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", json.into_bytes().into_iter().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+async fn register_service(call: Call) -> Outcome {
+    let definition = definition::service(call.body()?)?;
+    let replace = call.query.all("replace-existing-checks").next();
+    let replace = matches!(replace, Some("" | "true"));
+    call.api.agent.register_service(definition, replace).await?;
+    Ok(Reply::empty())
+}
+
+async fn deregister_service(call: Call) -> Outcome {
+    call.api.agent.deregister_service(call.rest).await?;
+    Ok(Reply::empty())
+}
+
+async fn checks(call: Call) -> Outcome {
+    call.no_filter()?;
+    Ok(Reply::json(|json| {
+        json.object(|json| {
+            for check in call.api.agent.checks() {
+                encode::check(json.key(&check.id), &check, (0, 0));
+            }
+        });
+    }))
+}
+
+async fn register_check(call: Call) -> Outcome {
+    let definition = definition::check(call.body()?)?;
+    call.api.agent.register_check(definition).await?;
+    Ok(Reply::empty())
+}
+
+async fn deregister_check(call: Call) -> Outcome {
+    call.api.agent.deregister_check(call.rest).await?;
+    Ok(Reply::empty())
+}
+
+/// `pass`, `warn` and `fail`; the body may be empty or anything.
+async fn note(call: Call, status: Status) -> Outcome {
+    let output = call.query.get("note").unwrap_or_default().to_string();
+    call.api.agent.update_check(call.rest, status, output).await?;
+    Ok(Reply::empty())
+}
+
+async fn update(call: Call) -> Outcome {
+    let mut body: Object = call.body()?;
+    let status = body.text("Status")?.unwrap_or_default();
+    let output = body.text("Output")?.unwrap_or_default();
+    body.finish()?;
+    let known = match Status::from(&*status) {
+        Status::Other(_) => return Err(Fault::bad(format!("Invalid check status: '{status}'"))),
+        known => known,
+    };
+    call.api.agent.update_check(call.rest, known, output).await?;
+    Ok(Reply::empty())
+}
+
+async fn about(call: Call) -> Outcome {
+    let (datacenter, about) = (call.api.agent.datacenter(), call.api.agent.about());
+    Ok(Reply::json(|json| {
+        json.object(|json| {
+            json.key("Config").object(|json| config(json, datacenter, &about));
+            json.key("DebugConfig").object(|json| {
+                json.key("Datacenter").text(datacenter);
+                json.key("NodeName").text(&about.node);
+                json.key("ServerMode").flag(about.server);
+            });
+            json.key("Coord").raw(NO_COORDINATE);
+            json.key("Member").object(|json| member(json, &about));
+            json.key("Stats").object(|json| {
+                about.stats.iter().for_each(|(section, figures)| pairs(json, section, figures));
+            });
+            pairs(json, "Meta", &about.meta);
+        });
+    }))
+}
+
+/// Clients read versions here to know what they may ask for: it is that of the Consul we keep to, ours beside it.
+fn config(json: &mut Json, datacenter: &str, about: &About) {
+    json.key("Datacenter").text(datacenter);
+    json.key("PrimaryDatacenter").text(datacenter);
+    json.key("NodeName").text(&about.node);
+    json.key("NodeID").text(&about.id.map(|id| id.to_string()).unwrap_or_default());
+    json.key("Revision").text("");
+    json.key("Server").flag(about.server);
+    json.key("Version").text(&about.version);
+    json.key("BuildDate").text("1970-01-01T00:00:00Z");
+    json.key("LictorVersion").text(env!("CARGO_PKG_VERSION"));
+}
+
+fn member(json: &mut Json, about: &About) {
+    json.key("Name").text(&about.node);
+    json.key("Addr").text(&about.gossip.map(|gossip| gossip.ip().to_string()).unwrap_or_default());
+    json.key("Port").number(about.gossip.map_or(0, |gossip| gossip.port()));
+    pairs(json, "Tags", &about.tags);
+    json.key("Status").number(ALIVE);
+    for (name, version) in PROTOCOLS {
+        json.key(name).number(*version);
+    }
+}
+
+fn pairs(json: &mut Json, key: &str, pairs: &[(Text, Text)]) {
+    json.key(key).object(|json| pairs.iter().for_each(|(key, value)| json.key(key).text(value)));
+}
+
+/// Of a member that has not been measured.
+const NO_COORDINATE: &str = r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;
+/// An agent that answers is alive.
+const ALIVE: i32 = 1;
+/// What Consul's members say they speak.
+const PROTOCOLS: &[(&str, i32)] = &[
+    ("ProtocolMin", 1),
+    ("ProtocolMax", 5),
+    ("ProtocolCur", 2),
+    ("DelegateMin", 2),
+    ("DelegateMax", 5),
+    ("DelegateCur", 4),
+];

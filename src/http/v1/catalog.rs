@@ -1,0 +1,162 @@
+//! `/v1/catalog`: nodes, services and what was registered of them (`http-api.md` §9.1).
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::register;
+use crate::{
+    catalog::{Group, Home, Text, fold},
+    http::{
+        call::Call,
+        encode::{self, Json},
+        read::{Scope, find_node},
+        reply::{Outcome, Reply},
+        route::{Refuses, Route},
+    },
+};
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/catalog/register",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(write(call, register::registration)),
+    },
+    Route {
+        path: "/v1/catalog/deregister",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(write(call, register::deregistration)),
+    },
+    Route {
+        path: "/v1/catalog/datacenters",
+        methods: &["GET"],
+        refuses: Refuses::Nothing,
+        handler: |call| Box::pin(datacenters(call)),
+    },
+    Route {
+        path: "/v1/catalog/nodes",
+        methods: &["GET"],
+        refuses: Refuses::Partitions,
+        handler: |call| Box::pin(nodes(call)),
+    },
+    Route {
+        path: "/v1/catalog/services",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(services(call)),
+    },
+    Route {
+        path: "/v1/catalog/service/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(service(call)),
+    },
+    Route {
+        path: "/v1/catalog/node/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(node(call)),
+    },
+    Route {
+        path: "/v1/catalog/node-services/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(node_services(call)),
+    },
+];
+
+/// Anything that a body asks of the catalog. The datacenter is the body's; `?dc` is not looked at (§2.2).
+async fn write(call: Call, decode: register::Decode) -> Outcome {
+    let command = decode(&call)?;
+    call.api.agent.propose(command).await??;
+    Ok(Reply::json(|json| json.flag(true)))
+}
+
+async fn datacenters(call: Call) -> Outcome {
+    Ok(Reply::json(|json| json.list(|json| json.text(call.api.agent.datacenter()))))
+}
+
+async fn nodes(call: Call) -> Outcome {
+    call.read(Scope::Nodes, |catalog, json| {
+        let homes = catalog.nodes().filter(|home| call.wants_node(home.node()));
+        json.list(|json| homes.for_each(|home| encode::node(json, home.node())));
+    })
+    .await
+}
+
+async fn services(call: Call) -> Outcome {
+    let by_node = call.by_node_meta();
+    call.read(Scope::Services { by_node }, |catalog, json| {
+        json.object(|json| {
+            for group in catalog.services() {
+                if let Some(tags) = tags(&call, group) {
+                    json.key(group.name()).list(|json| tags.iter().for_each(|tag| json.text(tag)));
+                }
+            }
+        });
+    })
+    .await
+}
+
+/// Each tag of a service's instances once; `None` where no instance is asked for.
+fn tags<'a>(call: &Call, group: &'a Group) -> Option<BTreeSet<&'a Text>> {
+    let mut seen: Option<(&Arc<[Text]>, BTreeSet<&Text>)> = None;
+    for instance in group.instances().filter(|instance| call.wants_node(&instance.node)) {
+        let tags = &instance.service.tags;
+        let (last, all) = seen.get_or_insert_with(|| (tags, tags.iter().collect()));
+        // Instances that stand together mostly share their tags.
+        if !Arc::ptr_eq(last, tags) {
+            all.extend(tags.iter());
+            *last = tags;
+        }
+    }
+    seen.map(|(_, all)| all)
+}
+
+async fn service(call: Call) -> Outcome {
+    let key = fold(call.name("Missing service name")?);
+    call.read(Scope::Service { key: key.as_ref().into(), checks: false }, |catalog, json| {
+        let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
+        let wanted = instances.filter(|instance| call.wants_instance(instance));
+        json.list(|json| {
+            wanted.for_each(|instance| encode::service_node(json, &instance.node, &instance.service));
+        });
+    })
+    .await
+}
+
+async fn node(call: Call) -> Outcome {
+    let asked = call.name("Missing node name")?;
+    call.read(Scope::Node(asked.into()), |catalog, json| match find_node(catalog, asked) {
+        None => json.null(),
+        Some(home) => json.object(|json| {
+            encode::node(json.key("Node"), home.node());
+            json.key("Services").object(|json| {
+                for instance in home.instances() {
+                    encode::node_service(json.key(&instance.service.id), &instance.service);
+                }
+            });
+        }),
+    })
+    .await
+}
+
+async fn node_services(call: Call) -> Outcome {
+    let asked = call.name("Missing node name")?;
+    let write = |home: &Arc<Home>, json: &mut Json| {
+        encode::node(json.key("Node"), home.node());
+        json.key("Services").list(|json| {
+            home.instances().for_each(|instance| encode::node_service(json, &instance.service));
+        });
+    };
+    call.read(Scope::Node(asked.into()), |catalog, json| {
+        json.object(|json| match find_node(catalog, asked) {
+            Some(home) => write(home, json),
+            None => {
+                json.key("Node").null();
+                json.key("Services").null();
+            }
+        });
+    })
+    .await
+}

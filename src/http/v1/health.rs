@@ -1,0 +1,105 @@
+//! `/v1/health`: checks, and instances with them (`http-api.md` §9.2).
+
+use std::sync::Arc;
+
+use crate::{
+    catalog::{Check, Health, Instance, Status, fold},
+    http::{
+        call::Call,
+        encode::{self, Json},
+        read::{ANY, Scope},
+        reply::Outcome,
+        route::{Refuses, Route},
+    },
+};
+
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/v1/health/service/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(service(call)),
+    },
+    Route {
+        path: "/v1/health/node/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(node(call)),
+    },
+    Route {
+        path: "/v1/health/checks/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(checks(call)),
+    },
+    Route {
+        path: "/v1/health/state/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(state(call)),
+    },
+];
+
+async fn service(call: Call) -> Outcome {
+    let key = fold(call.name("Missing service name")?);
+    let passing = call.flag("passing")?;
+    let wanted = |instance: &&Arc<Instance>| {
+        (!passing || instance.health == Health::Passing) && call.wants_instance(instance)
+    };
+    call.read(Scope::Service { key: key.as_ref().into(), checks: true }, |catalog, json| {
+        json.list(|json| {
+            let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
+            instances.filter(wanted).for_each(|instance| encode::instance(json, instance));
+        });
+    })
+    .await
+}
+
+async fn node(call: Call) -> Outcome {
+    let key = fold(call.name("Missing node name")?);
+    call.read(Scope::NodeChecks(key.as_ref().into()), |catalog, json| {
+        let checks = catalog.node(&key).into_iter().flat_map(|home| home.all_checks());
+        json.list(|json| write(json, checks.collect()));
+    })
+    .await
+}
+
+async fn checks(call: Call) -> Outcome {
+    let key = fold(call.name("Missing service name")?);
+    call.read(Scope::ServiceChecks(key.as_ref().into()), |catalog, json| {
+        let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
+        let wanted = instances.filter(|instance| call.wants_node(&instance.node));
+        json.list(|json| {
+            // Instances of one node stand together.
+            let mut of_node: Vec<&Arc<Check>> = Vec::new();
+            for instance in wanted {
+                if of_node.first().is_some_and(|check| check.node != instance.node.name) {
+                    write(json, std::mem::take(&mut of_node));
+                }
+                of_node.extend(instance.checks.iter());
+            }
+            write(json, of_node);
+        });
+    })
+    .await
+}
+
+async fn state(call: Call) -> Outcome {
+    let state = call.name("Missing check state")?;
+    let status = Status::from(state);
+    call.read(Scope::State(state.into()), |catalog, json| {
+        json.list(|json| {
+            for home in catalog.nodes().filter(|home| call.wants_node(home.node())) {
+                let checks = home.all_checks().filter(|check| state == ANY || check.status == status);
+                write(json, checks.collect());
+            }
+        });
+    })
+    .await
+}
+
+/// Checks of one node, by id.
+fn write(json: &mut Json, mut checks: Vec<&Arc<Check>>) {
+    checks.sort_by(|a, b| fold(&a.id).cmp(&fold(&b.id)));
+    checks.iter().for_each(|check| encode::check(json, check, (check.created, check.modified)));
+}

@@ -1,0 +1,12 @@
+//! The routes under `/v1/`: a file to an API group, each with the table of its paths.
+
+mod agent;
+mod catalog;
+mod definition;
+mod health;
+mod register;
+mod status;
+
+use super::route::Route;
+
+pub const ROUTES: [&[Route]; 4] = [agent::ROUTES, catalog::ROUTES, health::ROUTES, status::ROUTES];

@@ -1,0 +1,502 @@
+//! Cases of names and answers, as data: `tests/dns/*.txt`, each run over every road there is. A case builds a catalog
+//! on the shared fixture, sets what it needs, asks, and says what must come back.
+//!
+//! ```text
+//! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
+//! node ash 10.1.0.11 meta rack=r7                  what there is: node, service, check, gone
+//! set udp_answer_limit 8                           settings
+//! ask pay.service.consul SRV                       a question: edns N, tcp, class CH, from IP, do, rd, cd
+//! ----
+//! NOERROR aa                                       code and flags
+//! answer pay.service.consul. 0 SRV 1 1 7001 …      records in any order; a final * stands for anything
+//! count answer 3                                   so many records, whichever
+//! edns 4096                                        the size of the reply's OPT; none where not said
+//! ede 20
+//! ```
+
+use std::{fs, net::IpAddr, sync::Arc, time::Duration};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use hickory_proto::{
+    op::{Edns, Message, MessageType, OpCode, Query},
+    rr::{DNSClass, Name, RData, Record, RecordType},
+};
+use lictor::{
+    catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
+    dns::{Asker, Published, Responder, Roads, Server, ServiceTtl, Settings, Transport},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// One case: what there is, and questions with what they answer.
+struct Case {
+    title: String,
+    file: String,
+    catalog: Catalog,
+    settings: Settings,
+    asked: Vec<(Question, Vec<String>)>,
+}
+
+#[derive(Clone, Debug)]
+struct Question {
+    line: String,
+    packet: Vec<u8>,
+    asker: Asker,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_over_every_road() {
+    let mut files: Vec<_> = fs::read_dir("tests/dns").unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let fixture = fs::read_to_string("tests/dns/fixture.txt").unwrap();
+    let roads = SocketRoads::start().await;
+    let (mut cases, mut faults) = (0, Vec::new());
+    for file in files.iter().filter(|file| !file.ends_with("fixture.txt")) {
+        let text = fs::read_to_string(file).unwrap();
+        for case in read_cases(&file.display().to_string(), &fixture, &text) {
+            cases += 1;
+            for (question, expected) in &case.asked {
+                for (road, reply) in roads.ask_all(&case, question).await {
+                    if let Err(fault) = compare(reply.as_deref(), expected) {
+                        let Case { file, title, .. } = &case;
+                        faults.push(format!("{file}: {title}\n  {} over {road}\n{fault}", question.line));
+                    }
+                }
+            }
+        }
+    }
+    roads.stop().await;
+    assert!(cases > 100, "{cases} cases were found");
+    assert!(faults.is_empty(), "{} faults\n\n{}", faults.len(), faults.join("\n\n"));
+}
+
+fn read_cases(file: &str, fixture: &str, text: &str) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let (mut waiting, mut expected): (Vec<Question>, Option<Vec<String>>) = (Vec::new(), None);
+    for line in
+        text.lines().chain(["== end"]).map(|line| line.split(" #").next().unwrap_or_default().trim_end())
+    {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (title, asked) = (line.strip_prefix("== "), line.strip_prefix("ask "));
+        if let (Some(case), true) = (cases.last_mut(), title.or(asked).is_some())
+            && let Some(expected) = expected.take()
+        {
+            case.asked.extend(waiting.drain(..).map(|question| (question, expected.clone())));
+        }
+        match (title, asked, &mut expected) {
+            (Some(title), ..) => {
+                assert!(waiting.is_empty(), "{file}: before {title}: a question without an answer");
+                cases.push(Case::new(file, title, fixture));
+            }
+            (_, Some(asked), _) => waiting.push(question(asked)),
+            _ if line == "----" => expected = Some(Vec::new()),
+            (.., Some(expected)) => expected.push(line.to_string()),
+            _ => cases.last_mut().expect("a case begins with ==").state(line),
+        }
+    }
+    cases.pop();
+    cases
+}
+
+impl Case {
+    fn new(file: &str, title: &str, fixture: &str) -> Self {
+        let (catalog, settings) = (Catalog::default(), Settings::default());
+        let mut case = Case { title: title.into(), file: file.into(), catalog, settings, asked: Vec::new() };
+        fixture
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .for_each(|line| case.state(line));
+        case
+    }
+
+    /// A line of state or of settings.
+    fn state(&mut self, line: &str) {
+        let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        match words.as_slice() {
+            ["node", name, address, rest @ ..] => self.node(name, address, rest),
+            ["service", name, "on", node, rest @ ..] => self.service(name, node, rest),
+            ["check", id, "on", node, status] => self.check(id, node, "", status),
+            ["check", id, "on", node, "of", service, status] => self.check(id, node, service, status),
+            ["gone", node] => {
+                let command = Command::Deregister { node: (*node).into(), target: Target::Node };
+                self.apply(command);
+            }
+            ["fleet", count] => {
+                for number in 0..count.parse::<u32>().unwrap() {
+                    let name = format!("f{number:04}");
+                    self.node(&name, &format!("10.8.{}.{}", number / 200, number % 200 + 1), &[]);
+                    self.service("fleet", &name, &["port=80"]);
+                }
+            }
+            ["set", key, value] => self.set(key, value),
+            _ => panic!("{}: {}: not understood: {line}", self.file, self.title),
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let applied = self.catalog.apply(command).0;
+        applied.unwrap_or_else(|refusal| panic!("{}: {}: {refusal}", self.file, self.title));
+    }
+
+    fn node(&mut self, name: &str, address: &str, rest: &[&str]) {
+        let mut node =
+            Node { name: spaced(name).as_str().into(), datacenter: "dc1".into(), ..Node::default() };
+        node.address = if address == "-" { "".into() } else { address.into() };
+        let (mut tags, mut meta) = (Vec::new(), Vec::new());
+        for word in rest {
+            let (kind, pair) = word.split_once(':').expect("kind:key=value");
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match kind {
+                "tag" => tags.push((key, Text::from(value))),
+                "meta" => meta.push((key, Text::from(spaced(value).as_str()))),
+                "id" => node.id = Some(pair.parse().unwrap()),
+                _ => panic!("{word}"),
+            }
+        }
+        node.tagged_addresses = (!tags.is_empty()).then(|| tags.into_iter().collect::<Map<Text>>());
+        node.meta = (!meta.is_empty()).then(|| meta.into_iter().collect());
+        self.apply(Command::Register(Box::new(Register { node, ..Register::default() })));
+    }
+
+    fn service(&mut self, name: &str, node: &str, rest: &[&str]) {
+        let mut service = Service { id: name.into(), name: name.into(), ..Service::default() };
+        let mut tagged = Vec::new();
+        for word in rest {
+            let (key, value) = word.split_once('=').expect("key=value");
+            match key {
+                "id" => service.id = value.into(),
+                "port" => service.port = value.parse().unwrap(),
+                "address" => service.address = value.into(),
+                "tags" => service.tags = value.split(',').map(Text::from).collect(),
+                "kind" => service.kind = value.into(),
+                "weights" => {
+                    let (passing, warning) = value.split_once('/').unwrap();
+                    service.weights =
+                        Weights { passing: passing.parse().unwrap(), warning: warning.parse().unwrap() };
+                }
+                tag => tagged.push((tag.to_string(), ServiceAddress { address: value.into(), port: 1 })),
+            }
+        }
+        service.tagged_addresses = (!tagged.is_empty()).then(|| tagged.into_iter().collect());
+        self.on(node, Some(service), vec![]);
+    }
+
+    fn check(&mut self, id: &str, node: &str, service: &str, status: &str) {
+        let check =
+            Check { id: id.into(), service_id: service.into(), status: status.into(), ..Check::default() };
+        self.on(node, None, vec![check]);
+    }
+
+    fn on(&mut self, node: &str, service: Option<Service>, checks: Vec<Check>) {
+        let node = Node { name: spaced(node).as_str().into(), ..Node::default() };
+        self.apply(Command::Register(Box::new(Register { node, skip_node_update: true, service, checks })));
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        let settings = &mut self.settings;
+        let secs = |text: &str| match text.strip_suffix("ms") {
+            Some(millis) => Duration::from_millis(millis.parse().unwrap()),
+            None => Duration::from_secs(text.trim_end_matches('s').parse().unwrap()),
+        };
+        match key {
+            "only_passing" => settings.only_passing = value == "true",
+            "enable_truncate" => settings.enable_truncate = value == "true",
+            "disable_compression" => settings.disable_compression = value == "true",
+            "node_meta_txt" => settings.node_meta_txt = value == "true",
+            "udp_answer_limit" => settings.udp_answer_limit = value.parse().unwrap(),
+            "a_record_limit" => settings.a_record_limit = value.parse().unwrap(),
+            "alt_domain" => settings.alt_domain = Some(format!("{value}.")),
+            "domain" => settings.domain = format!("{value}."),
+            "node_ttl" => settings.node_ttl = secs(value),
+            "min_ttl" => settings.soa.min_ttl_secs = Some(value.parse().unwrap()),
+            "udp_bytes_max_loopback" => settings.udp_bytes_max_loopback = value.parse().unwrap(),
+            "service_ttl" => {
+                let pairs = value.split(',').map(|pair| pair.split_once('=').unwrap());
+                settings.service_ttl =
+                    pairs.map(|(key, ttl)| (key.to_string(), secs(ttl))).collect::<ServiceTtl>();
+            }
+            _ => panic!("no such setting: {key}"),
+        }
+    }
+}
+
+/// `~` stands for a space, since words are split at spaces.
+fn spaced(word: &str) -> String {
+    word.replace('~', " ")
+}
+
+/// `NAME TYPE option …`, or `hex BYTES …`.
+fn question(line: &str) -> Question {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let loopback = "127.0.0.1".parse().unwrap();
+    let mut asker = Asker { transport: Transport::Udp, from: loopback };
+    if words[0] == "hex" {
+        let digits: String = words[1..].concat();
+        let packet =
+            (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
+        return Question { line: line.into(), packet: packet.collect(), asker };
+    }
+    let name = if words[0] == "." { ".".to_string() } else { format!("{}.", words[0].trim_end_matches('.')) };
+    let labels = name.trim_end_matches('.').split('.').filter(|label| !label.is_empty());
+    let name = Name::from_labels(labels.map(|label| spaced(label).into_bytes())).unwrap();
+    let kind = words[1]
+        .parse()
+        .unwrap_or_else(|_| RecordType::from(words[1].trim_start_matches("TYPE").parse::<u16>().unwrap()));
+    let mut query = Query::query(name, kind);
+    let mut message = Message::new(4242, MessageType::Query, OpCode::Query);
+    let mut options = words[2..].iter();
+    let mut edns: Option<Edns> = None;
+    while let Some(option) = options.next() {
+        match *option {
+            "tcp" => asker.transport = Transport::Tcp,
+            "rd" => message.metadata.recursion_desired = true,
+            "cd" => message.metadata.checking_disabled = true,
+            "class" => {
+                let class = options.next().unwrap();
+                query.set_query_class(class.parse().unwrap_or(DNSClass::CH));
+            }
+            "from" => asker.from = options.next().unwrap().parse::<IpAddr>().unwrap(),
+            "edns" => {
+                let own = edns.get_or_insert_with(Edns::new);
+                own.set_max_payload(options.next().unwrap().parse().unwrap());
+            }
+            "version" => {
+                drop(edns.get_or_insert_with(Edns::new).set_version(options.next().unwrap().parse().unwrap()))
+            }
+            "do" => drop(edns.get_or_insert_with(Edns::new).set_dnssec_ok(true)),
+            "opcode" => message.metadata.op_code = OpCode::from_u8(options.next().unwrap().parse().unwrap()),
+            other => panic!("no such option: {other}"),
+        }
+    }
+    message.add_query(query);
+    message.edns = edns;
+    Question { line: line.into(), packet: message.to_vec().unwrap(), asker }
+}
+
+fn compare(reply: Option<&[u8]>, expected: &[String]) -> Result<(), String> {
+    let Some(reply) = reply else {
+        return if expected == ["silence"] { Ok(()) } else { Err("    no reply".into()) };
+    };
+    let message = match Message::from_vec(reply) {
+        Ok(message) => message,
+        Err(error) => return Err(format!("    a reply that cannot be read: {error}: {reply:02x?}")),
+    };
+    let given = given(&message);
+    let (counts, mut wanted): (Vec<&String>, Vec<&String>) =
+        expected.iter().partition(|line| line.starts_with("count "));
+    let counted: Vec<(&str, usize)> = counts
+        .iter()
+        .map(|line| {
+            line["count ".len()..]
+                .split_once(' ')
+                .map(|(section, count)| (section, count.parse().unwrap()))
+                .unwrap()
+        })
+        .collect();
+    let mut left: Vec<&String> = given.iter().collect();
+    for (section, count) in &counted {
+        let before = left.len();
+        left.retain(|line| !line.starts_with(&format!("{section} ")));
+        if before - left.len() != *count {
+            return Err(format!(
+                "    {} of {section}, not {count}\n    {}",
+                before - left.len(),
+                given.join("\n    ")
+            ));
+        }
+    }
+    wanted.retain(|want| {
+        let fits = |line: &&String| match want.strip_suffix('*') {
+            Some(start) => line.starts_with(start),
+            None => line == want,
+        };
+        match left.iter().position(fits) {
+            Some(at) => {
+                left.remove(at);
+                false
+            }
+            None => true,
+        }
+    });
+    if wanted.is_empty() && left.is_empty() {
+        return Ok(());
+    }
+    let marked = |mark: &str, lines: &[&String]| {
+        lines.iter().map(|line| format!("    {mark} {line}\n")).collect::<String>()
+    };
+    Err(format!("{}{}", marked("missing", &wanted), marked("extra  ", &left)))
+}
+
+/// A reply, in the lines of an expectation.
+fn given(message: &Message) -> Vec<String> {
+    let head = &message.metadata;
+    // 16 is BADVERS in an OPT, and BADSIG elsewhere (RFC 6895 §2.3).
+    let mut first = match u16::from(head.response_code) {
+        16 => "BADVERS".to_string(),
+        _ => format!("{:?}", head.response_code).to_uppercase(),
+    };
+    for (set, word) in [
+        (head.authoritative, " aa"),
+        (head.truncation, " tc"),
+        (head.recursion_available, " ra"),
+        (head.recursion_desired, " rd"),
+        (head.checking_disabled, " cd"),
+    ] {
+        if set {
+            first.push_str(word);
+        }
+    }
+    let mut lines = vec![first];
+    let sections = [
+        ("answer", &message.answers),
+        ("authority", &message.authorities),
+        ("additional", &message.additionals),
+    ];
+    for (section, records) in sections {
+        lines.extend(records.iter().map(|record| format!("{section} {}", shown(record))));
+    }
+    if message.queries.is_empty() {
+        lines.push("no question".into());
+    }
+    if let Some(edns) = &message.edns {
+        lines.push(format!("edns {}", edns.max_payload()));
+        for (code, option) in edns.options().as_ref() {
+            let bytes: Vec<u8> = Vec::<u8>::try_from(option).unwrap_or_default();
+            if u16::from(*code) == 15 {
+                lines.push(format!("ede {}", u16::from_be_bytes([bytes[0], bytes[1]])));
+            }
+        }
+    }
+    lines
+}
+
+fn shown(record: &Record) -> String {
+    let class =
+        if record.dns_class == DNSClass::IN { String::new() } else { format!(" {}", record.dns_class) };
+    let data = match &record.data {
+        RData::TXT(text) => {
+            let strings =
+                text.txt_data.iter().map(|string| format!("\"{}\"", String::from_utf8_lossy(string)));
+            strings.collect::<Vec<_>>().join(" ")
+        }
+        data => data.to_string(),
+    };
+    let line = format!("{} {}{class} {} {data}", record.name, record.ttl, record.record_type());
+    line.trim_end().to_string()
+}
+
+/// Servers on loopback, one for each road; their catalog and settings are set anew for each case.
+struct SocketRoads {
+    published: Published,
+    batch: std::net::SocketAddr,
+    plain: std::net::SocketAddr,
+    stop: CancellationToken,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl SocketRoads {
+    async fn start() -> Self {
+        let published = Published {
+            catalog: Arc::new(ArcSwapOption::empty()),
+            settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
+        };
+        let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
+        let mut bind = |udp_batch| {
+            let roads = Roads::of(&Settings { udp_batch, ..Settings::default() });
+            let server = Server::bind(&[([127, 0, 0, 1], 0).into()], &roads).unwrap();
+            let addr = server.addrs()[0];
+            let (published, stop) = (published.clone(), stop.clone());
+            tasks.spawn(async move { server.run(published, stop).await.unwrap() });
+            addr
+        };
+        let (batch, plain) = (bind(true), bind(false));
+        SocketRoads { published, batch, plain, stop, tasks }
+    }
+
+    /// The replies of every road that this question can take.
+    async fn ask_all(&self, case: &Case, question: &Question) -> Vec<(&'static str, Option<Vec<u8>>)> {
+        let Case { catalog, settings, .. } = case;
+        let mut replies = Vec::new();
+        for (road, mut responder) in
+            [("the fast answer", Responder::new(1)), ("the plain answer", Responder::plain(2))]
+        {
+            let mut out = Vec::new();
+            responder.respond(Some(catalog), settings, &question.asker, &question.packet, &mut out);
+            replies.push((road, (!out.is_empty()).then_some(out)));
+        }
+        if !question.asker.from.is_loopback() {
+            return replies;
+        }
+        self.published.catalog.store(Some(Arc::new(catalog.clone())));
+        self.published.settings.store(Arc::new(settings.clone()));
+        let silent = replies[1].1.is_none();
+        match question.asker.transport {
+            Transport::Tcp => replies.push(("TCP", tcp(self.batch, &question.packet, silent).await)),
+            Transport::Udp => {
+                replies.push(("UDP by the batch", udp(self.batch, &question.packet, silent).await));
+                replies.push(("UDP one by one", udp(self.plain, &question.packet, silent).await));
+            }
+        }
+        replies
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
+/// Where silence is right, a second question that is answered shows that the first was not.
+async fn udp(server: std::net::SocketAddr, packet: &[u8], silent: bool) -> Option<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server).await.unwrap();
+    socket.send(packet).await.unwrap();
+    let known = [0xab, 0xcd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if silent {
+        socket.send(&known).await.unwrap();
+    }
+    let mut reply = vec![0; 65535];
+    let length = timeout(DEADLINE, socket.recv(&mut reply)).await.expect("a reply in time").unwrap();
+    reply.truncate(length);
+    (!silent || reply[..2] != known[..2]).then_some(reply)
+}
+
+async fn tcp(server: std::net::SocketAddr, packet: &[u8], silent: bool) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let framed = |packet: &[u8]| [&(packet.len() as u16).to_be_bytes()[..], packet].concat();
+    stream.write_all(&framed(packet)).await.unwrap();
+    let known = [0xab, 0xcd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if silent {
+        stream.write_all(&framed(&known)).await.unwrap();
+    }
+    let read = async {
+        let length = stream.read_u16().await.unwrap();
+        let mut reply = vec![0; length.into()];
+        stream.read_exact(&mut reply).await.unwrap();
+        reply
+    };
+    let reply = timeout(DEADLINE, read).await.expect("a reply in time");
+    (!silent || reply[..2] != known[..2]).then_some(reply)
+}
+
+/// Before anything was applied there is no telling (RFC 8914: not ready); what is not ours is refused all the same.
+#[test]
+fn before_the_first_catalog() {
+    let ours = question("pay.service.consul A edns 1232");
+    let others = question("example.com A");
+    let mut out = Vec::new();
+    Responder::new(1).respond(None, &Settings::default(), &ours.asker, &ours.packet, &mut out);
+    compare(Some(&out), &["SERVFAIL aa".into(), "edns 4096".into(), "ede 14".into()]).unwrap();
+    Responder::new(1).respond(None, &Settings::default(), &others.asker, &others.packet, &mut out);
+    compare(Some(&out), &["REFUSED".into()]).unwrap();
+}

@@ -1,0 +1,468 @@
+//! The HTTP API over real sockets, before an agent in memory. What is asked and answered stands in `tests/http/*.txt`;
+//! here is what a script cannot say: malformed bytes, limits, waiting, stopping.
+
+#[path = "http/client.rs"]
+mod client;
+#[path = "http/memory.rs"]
+mod memory;
+#[path = "http/script.rs"]
+mod script;
+
+use std::{
+    io::Read,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use client::{Answer, DEADLINE, ask, connect, get, put, send};
+use lictor::http::{Limits, Server, Settings, response_header};
+use memory::Memory;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A running API, stopped with its test.
+struct Running {
+    addr: SocketAddr,
+    agent: Arc<Memory>,
+    settings: Arc<ArcSwap<Settings>>,
+    shutdown: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Running {
+    fn start(settings: Settings) -> Running {
+        let server = Server::bind(&[([127, 0, 0, 1], 0).into()]).unwrap();
+        let (addr, agent, shutdown) = (server.addrs()[0], Memory::new(), CancellationToken::new());
+        let settings = Arc::new(ArcSwap::from_pointee(settings));
+        let task = tokio::spawn(server.run(agent.clone(), settings.clone(), shutdown.clone()));
+        Running { addr, agent, settings, shutdown, task }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        timeout(DEADLINE, self.task).await.expect("it stops in time").unwrap().unwrap();
+    }
+}
+
+async fn run_script(script: &str) {
+    let api = Running::start(Settings::default());
+    script::run(api.addr, script).await;
+    api.stop().await;
+}
+
+macro_rules! scripts {
+    ($($name:ident)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            run_script(include_str!(concat!("http/", stringify!($name), ".txt"))).await;
+        }
+    )*};
+}
+
+scripts! { agent canonical catalog decoding health parameters register status transport }
+
+const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
+const DB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"db","Port":5432}}"#;
+
+#[tokio::test]
+async fn malformed_requests_are_refused_and_the_connection_ends() {
+    let api = Running::start(Settings::default());
+    let long = format!("GET /v1/status/leader HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let cases = [
+        ("nonsense\r\n\r\n", 400),
+        ("GET /v1/kv/%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /v1/status/leader HTTP/1.1\r\n\r\n", 400),
+        ("GET /v1/status/leader HTTP/1.1\r\nHost a\r\n\r\n", 400),
+        (&long, 431),
+    ];
+    for (request, status) in cases {
+        let mut stream = connect(api.addr).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert_eq!(Answer::read(&mut stream).await.status, status, "{request:.40}");
+        let ended = timeout(DEADLINE, stream.read(&mut [0; 16])).await.expect("the connection ends");
+        assert!(matches!(ended, Ok(0) | Err(_)), "{request:.40}");
+    }
+    let no_host = send(api.addr, "GET /v1/status/leader HTTP/1.1\r\n\r\n").await;
+    assert_eq!(no_host.text(), "400 Bad Request: missing required Host header");
+    let old = send(api.addr, "GET /v1/status/leader HTTP/1.0\r\n\r\n").await;
+    assert_eq!((old.status, old.text()), (200, "\"10.0.0.1:8300\""));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_of_any_kind_never_end_the_server() {
+    let api = Running::start(Settings::default());
+    let mut random = fastrand::Rng::with_seed(7);
+    let model = b"PUT /v1/catalog/register?x=%41 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n{\"}";
+    for _ in 0..300 {
+        let mut bytes = model.to_vec();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(0..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        let mut stream = connect(api.addr).await;
+        stream.write_all(&bytes).await.unwrap();
+        let _ = stream.shutdown().await;
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it ends");
+    }
+    assert_eq!(get(api.addr, "/v1/status/leader").await.status, 200);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests() {
+    let api = Running::start(Settings::default());
+    let mut stream = connect(api.addr).await;
+    for _ in 0..3 {
+        stream.write_all(b"GET /v1/status/peers HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(Answer::read(&mut stream).await.text(), "[\"10.0.0.1:8300\"]");
+    }
+    // A body in chunks, asked for first.
+    let head = "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(Answer::read(&mut stream).await.status, 100);
+    let (one, two) = WEB.split_at(20);
+    let chunks = format!("{:x}\r\n{one}\r\n{:x}\r\n{two}\r\n0\r\n\r\n", one.len(), two.len());
+    stream.write_all(chunks.as_bytes()).await.unwrap();
+    assert_eq!(Answer::read(&mut stream).await.text(), "true");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn header_names_are_written_as_consul_writes_them() {
+    let api = Running::start(Settings::default());
+    let answer = get(api.addr, "/v1/catalog/nodes").await;
+    for name in
+        ["X-Consul-Index", "X-Consul-Default-Acl-Policy", "X-Consul-Knownleader", "X-Consul-Lastcontact"]
+    {
+        assert!(answer.headers.iter().any(|(other, _)| other == name), "{name} in {:?}", answer.headers);
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_connections_and_no_more() {
+    let api = Running::start(Settings { connections_per_address_max: 2, ..Settings::default() });
+    let mut held = vec![connect(api.addr).await, connect(api.addr).await];
+    for stream in &mut held {
+        stream.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(Answer::read(stream).await.status, 200);
+    }
+    let mut surplus = connect(api.addr).await;
+    let told = Answer::read(&mut surplus).await;
+    let text = "Your IP is issuing too many concurrent connections, please rate limit your calls\n";
+    assert_eq!((told.status, told.text()), (429, text));
+    // A place that is left is free again.
+    held.pop();
+    let again = async {
+        loop {
+            let answer = get(api.addr, "/v1/status/leader").await;
+            if answer.status == 200 {
+                break;
+            }
+        }
+    };
+    timeout(DEADLINE, again).await.expect("a place is free");
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn bodies_have_an_end() {
+    let limits = Limits { body_bytes_max: 100, body_wait: Duration::from_millis(50), ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    let long = put(api.addr, "/v1/catalog/register", &"x".repeat(101)).await;
+    assert_eq!((long.status, long.text()), (413, "Request body(101 bytes) too large, max size: 100 bytes."));
+    let chunked = format!(
+        "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(101)
+    );
+    assert_eq!(send(api.addr, &chunked).await.status, 413);
+    let never = "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
+    assert_eq!(send(api.addr, never).await.status, 408);
+    // A GET's body is not looked at.
+    assert_eq!(ask(api.addr, "GET", "/v1/status/leader", "", &"x".repeat(101)).await.status, 200);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_connection_ends() {
+    let limits = Limits { request_wait: Duration::from_millis(20), ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    for start in ["", "GET /v1/status/leader HTTP/1.1\r\n"] {
+        let mut stream = connect(api.addr).await;
+        stream.write_all(start.as_bytes()).await.unwrap();
+        timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it ends").unwrap();
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_left() {
+    let limits = Limits { send_wait: Duration::from_millis(20), ..Limits::default() };
+    let api = Running::start(Settings { limits, connections_per_address_max: 1, ..Settings::default() });
+    let meta = "m".repeat(400_000);
+    let body = format!(r#"{{"Node":"oak","Address":"10.0.0.1","NodeMeta":{{"m":"{meta}"}}}}"#);
+    let mut writer = connect(api.addr).await;
+    let request = format!(
+        "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    writer.write_all(request.as_bytes()).await.unwrap();
+    assert_eq!(Answer::read(&mut writer).await.text(), "true");
+    for _ in 0..100 {
+        if writer.write_all(b"GET /v1/catalog/nodes HTTP/1.1\r\nHost: a\r\n\r\n").await.is_err() {
+            break;
+        }
+    }
+    let free = async {
+        while get(api.addr, "/v1/status/leader").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, free).await.expect("its place is free again");
+    drop(writer);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn long_answers_are_zipped_for_those_who_ask() {
+    let api = Running::start(Settings::default());
+    for node in 0..400 {
+        let body = format!(r#"{{"Node":"n{node}","Address":"10.0.0.1"}}"#);
+        assert_eq!(put(api.addr, "/v1/catalog/register", &body).await.text(), "true");
+    }
+    let plain = get(api.addr, "/v1/catalog/nodes").await;
+    let zipped = ask(api.addr, "GET", "/v1/catalog/nodes", "Accept-Encoding: gzip\r\n", "").await;
+    assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+    assert_eq!(zipped.header("vary"), Some("Accept-Encoding"));
+    let mut unzipped = Vec::new();
+    flate2::read::GzDecoder::new(&*zipped.body).read_to_end(&mut unzipped).unwrap();
+    assert_eq!(unzipped, plain.body);
+    let short = ask(api.addr, "GET", "/v1/status/leader", "Accept-Encoding: gzip\r\n", "").await;
+    assert_eq!(short.header("content-encoding"), None);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn settings_count_from_the_next_request_on() {
+    let api = Running::start(Settings::default());
+    assert_eq!(get(api.addr, "/v1/status/peers").await.text(), "[\"10.0.0.1:8300\"]");
+    let response_headers = vec![response_header("X-Team", "oak").unwrap()];
+    api.settings.store(Arc::new(Settings { pretty: true, response_headers, ..Settings::default() }));
+    let pretty = get(api.addr, "/v1/status/peers").await;
+    assert_eq!(pretty.text(), "[\n    \"10.0.0.1:8300\"\n]\n");
+    assert_eq!(pretty.header("x-team"), Some("oak"));
+    assert_eq!(get(api.addr, "/nowhere").await.header("x-team"), Some("oak"));
+    assert!(response_header("no good", "x").is_err() && response_header("x", "a\nb").is_err());
+    api.stop().await;
+}
+
+/// Asks for a change after `index`, and returns once the server waits for it.
+async fn wait_for(api: &Running, path: &str, index: u64) -> JoinHandle<Answer> {
+    let (addr, before) = (api.addr, api.agent.waiting());
+    let path = format!("{path}{}index={index}", if path.contains('?') { "&" } else { "?" });
+    let asked = tokio::spawn(async move { get(addr, &path).await });
+    settle(api, before + 1).await;
+    asked
+}
+
+async fn settle(api: &Running, waiting: usize) {
+    let settled = async {
+        while api.agent.waiting() != waiting {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, settled).await.unwrap_or_else(|_| panic!("{} wait", api.agent.waiting()));
+}
+
+async fn answered(asked: JoinHandle<Answer>) -> Answer {
+    timeout(DEADLINE, asked).await.expect("it is answered").unwrap()
+}
+
+fn index(answer: &Answer) -> u64 {
+    answer.header("x-consul-index").expect("an index").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_read_waits_for_what_it_reads() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let now = index(&get(api.addr, "/v1/health/service/web").await);
+    for path in ["/v1/health/service/web", "/v1/catalog/service/WEB"] {
+        let asked = wait_for(&api, path, now).await;
+        // Another service's change, on the same node, wakes it for nothing: it goes on waiting.
+        put(api.addr, "/v1/catalog/register", &DB.replace("5432", &path.len().to_string())).await;
+        settle(&api, 1).await;
+        assert!(!asked.is_finished());
+        let port = format!("\"Port\":{}", path.len());
+        put(api.addr, "/v1/catalog/register", &WEB.replace("\"Port\":80", &port)).await;
+        let answer = answered(asked).await;
+        assert!(index(&answer) > now && answer.text().contains(&path.len().to_string()), "{answer:?}");
+        let behind = get(api.addr, &format!("{path}?index={now}")).await;
+        assert_eq!(index(&behind), index(&answer), "one that is behind is answered at once");
+        put(api.addr, "/v1/catalog/register", WEB).await;
+        let back = index(&get(api.addr, path).await);
+        assert!(back > index(&answer));
+        // The next path starts from here.
+        put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"db"}"#).await;
+        if path == "/v1/health/service/web" {
+            assert_eq!(index(&get(api.addr, path).await), back);
+        }
+        let ready = wait_for(&api, path, back).await;
+        put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"web"}"#).await;
+        let gone = answered(ready).await;
+        assert_eq!((gone.text(), index(&gone) > back), ("[]", true), "the last one to go is seen");
+        put(api.addr, "/v1/catalog/register", WEB).await;
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn every_read_of_the_catalog_can_wait() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let check =
+        r#"{"Node":"oak","SkipNodeUpdate":true,"Check":{"CheckID":"c","ServiceID":"web","Status":"STATUS"}}"#;
+    let reads = [
+        ("/v1/catalog/nodes", r#"{"Node":"elm","Address":"ADDRESS"}"#),
+        (
+            "/v1/catalog/services",
+            r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"s","Address":"ADDRESS"}}"#,
+        ),
+        ("/v1/catalog/node/elm", r#"{"Node":"elm","Address":"ADDRESS"}"#),
+        ("/v1/catalog/node-services/nowhere", r#"{"Node":"nowhere","Address":"ADDRESS"}"#),
+        (
+            "/v1/catalog/service/absent",
+            r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"absent"}}"#,
+        ),
+        ("/v1/health/node/oak", check),
+        ("/v1/health/checks/web", check),
+        ("/v1/health/state/any", check),
+        ("/v1/health/state/passing", check),
+    ];
+    for (number, (path, change)) in reads.into_iter().enumerate() {
+        let asked = wait_for(&api, path, index(&get(api.addr, path).await)).await;
+        let status = ["passing", "critical"][number % 2];
+        let change = change.replace("ADDRESS", &format!("10.0.1.{number}")).replace("STATUS", status);
+        assert_eq!(put(api.addr, "/v1/catalog/register", &change).await.text(), "true");
+        assert_eq!(answered(asked).await.status, 200, "{path}");
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_wait_has_an_end() {
+    let api = Running::start(Settings { query_wait: Duration::from_millis(5), ..Settings::default() });
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let first = get(api.addr, "/v1/health/service/web").await;
+    for wait in ["&wait=10ms", "", "&wait=0", "&wait=-1s"] {
+        let path = format!("/v1/health/service/web?index={}{wait}", index(&first));
+        let again = get(api.addr, &path).await;
+        assert_eq!((again.status, index(&again), &again.body), (200, index(&first), &first.body), "{wait}");
+    }
+    let ahead = get(api.addr, "/v1/health/service/web?index=99&wait=1ms").await;
+    assert_eq!(index(&ahead), index(&first), "an index that never was is answered with the real one");
+    let settings = Settings { query_wait_max: Duration::from_millis(5), ..Settings::default() };
+    api.settings.store(Arc::new(settings));
+    get(api.addr, "/v1/health/service/web?index=99&wait=3h").await;
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_what_it_held() {
+    let api = Running::start(Settings::default());
+    let mut stream = connect(api.addr).await;
+    stream.write_all(b"GET /v1/catalog/nodes?index=5 HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    settle(&api, 1).await;
+    drop(stream);
+    settle(&api, 0).await;
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_answers_those_who_wait() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let asked = wait_for(&api, "/v1/health/service/web", 1).await;
+    let mut idle = connect(api.addr).await;
+    idle.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(Answer::read(&mut idle).await.status, 200);
+    let addr = api.addr;
+    api.stop().await;
+    assert_eq!(answered(asked).await.status, 200);
+    assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let limits = Limits { stop_wait: Duration::from_millis(10), ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    let mut stuck = connect(api.addr).await;
+    stuck
+        .write_all(b"PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        .await
+        .unwrap();
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_is_followed_by_its_hash() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/agent/service/register", r#"{"Name":"web","Port":80}"#).await;
+    let first = get(api.addr, "/v1/agent/service/web").await;
+    let hash = first.header("x-consul-contenthash").expect("a hash").to_string();
+    assert_eq!(hash.len(), 16);
+    assert!(first.text().contains(&format!("\"ContentHash\":\"{hash}\"")));
+    let same = get(api.addr, &format!("/v1/agent/service/web?hash={hash}&wait=1ms")).await;
+    assert_eq!(same.body, first.body);
+    let other = get(api.addr, "/v1/agent/service/web?hash=0").await;
+    assert_eq!(other.body, first.body, "another hash is answered at once");
+    let asked = wait_for(&api, &format!("/v1/agent/service/web?hash={hash}"), 0).await;
+    put(api.addr, "/v1/agent/service/register", r#"{"Name":"web","Port":81}"#).await;
+    let changed = answered(asked).await;
+    assert_ne!(changed.header("x-consul-contenthash"), Some(&*hash));
+    let hash = changed.header("x-consul-contenthash").unwrap();
+    let asked = wait_for(&api, &format!("/v1/agent/service/web?hash={hash}"), 0).await;
+    put(api.addr, "/v1/agent/service/deregister/web", "").await;
+    assert_eq!(answered(asked).await.status, 404);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_leader_only_what_may_be_stale_is_answered() {
+    let api = Running::start(Settings::default());
+    api.agent.led.store(false, Ordering::SeqCst);
+    let refused = |answer: &Answer| (answer.status, answer.text()) == (500, "No cluster leader");
+    assert!(refused(&get(api.addr, "/v1/catalog/nodes?stale").await), "nothing was ever heard");
+    api.agent.led.store(true, Ordering::SeqCst);
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    api.agent.led.store(false, Ordering::SeqCst);
+    assert!(refused(&get(api.addr, "/v1/catalog/nodes").await));
+    assert!(refused(&get(api.addr, "/v1/catalog/nodes?consistent").await));
+    assert!(refused(&put(api.addr, "/v1/catalog/register", WEB).await));
+    let stale = get(api.addr, "/v1/catalog/nodes?stale").await;
+    assert_eq!((stale.status, stale.header("x-consul-knownleader")), (200, Some("false")));
+    assert_eq!(get(api.addr, "/v1/catalog/nodes?max_stale=1s").await.status, 200);
+    assert_eq!(get(api.addr, "/v1/status/leader").await.text(), "\"\"");
+    assert_eq!(get(api.addr, "/v1/status/peers").await.text(), "[]");
+    assert_eq!(get(api.addr, "/v1/agent/services").await.text(), "{}");
+    let reload = put(api.addr, "/v1/agent/reload", "").await;
+    assert_eq!((reload.status, reload.text()), (500, "a.hcl:3: unknown key"));
+    api.stop().await;
+}
+
+#[test]
+fn a_port_in_use_says_which_and_what_moves_it() {
+    let first = Server::bind(&[([127, 0, 0, 1], 0).into()]).unwrap();
+    let taken = first.addrs()[0];
+    let error = Server::bind(&[taken]).map(drop).unwrap_err().to_string();
+    for part in [taken.to_string().as_str(), "ports.http", "-http-port"] {
+        assert!(error.contains(part), "{error}");
+    }
+}

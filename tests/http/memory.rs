@@ -1,0 +1,201 @@
+//! An agent in memory: a catalog that commands are applied to at once, and what is registered on the agent.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use lictor::{
+    catalog::{Catalog, Check, Command, Reply, Service, Status, Text, Topic},
+    check::{Definition, Kind, ServiceDefinition},
+    http::{About, Agent, Failure, Pending},
+};
+use tokio::sync::watch;
+
+pub struct Memory {
+    catalog: Mutex<Catalog>,
+    services: Mutex<BTreeMap<String, Arc<Service>>>,
+    checks: Mutex<BTreeMap<String, OwnCheck>>,
+    datacenter: Text,
+    pub led: AtomicBool,
+    changed: watch::Sender<()>,
+    waiting: Arc<AtomicUsize>,
+}
+
+struct OwnCheck {
+    record: Arc<Check>,
+    is_ttl: bool,
+}
+
+/// One who waits, for as long as he does.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Memory {
+    pub fn new() -> Arc<Memory> {
+        Arc::new(Memory {
+            catalog: Mutex::default(),
+            services: Mutex::default(),
+            checks: Mutex::default(),
+            datacenter: "north".into(),
+            led: AtomicBool::new(true),
+            changed: watch::channel(()).0,
+            waiting: Arc::default(),
+        })
+    }
+
+    /// Reads that wait for a change now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    fn put_check(&self, definition: &Definition) {
+        let services = self.services.lock().unwrap();
+        let service = services.get(&*definition.service_id);
+        let mut record = Check {
+            node: "oak".into(),
+            service_name: service.map(|service| service.name.clone()).unwrap_or_default(),
+            service_tags: service.map(|service| service.tags.clone()).unwrap_or_default(),
+            ..definition.record()
+        };
+        let mut checks = self.checks.lock().unwrap();
+        if let Some(former) = checks.get(&*definition.id) {
+            (record.status, record.output) = (former.record.status.clone(), former.record.output.clone());
+        }
+        let is_ttl = matches!(definition.kind, Kind::Ttl(_));
+        checks.insert(definition.id.to_string(), OwnCheck { record: record.into(), is_ttl });
+    }
+
+    fn wait(&self) -> Pending<'static, ()> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let (waiting, mut changed) = (Waiting(self.waiting.clone()), self.changed.subscribe());
+        Box::pin(async move {
+            let _waiting = waiting;
+            let _ = changed.changed().await;
+        })
+    }
+
+    fn done<T: Send + 'static>(&self, result: T) -> Pending<'static, T> {
+        self.changed.send_replace(());
+        Box::pin(std::future::ready(result))
+    }
+}
+
+impl Agent for Memory {
+    fn datacenter(&self) -> &Text {
+        &self.datacenter
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::new(self.catalog.lock().unwrap().clone())
+    }
+
+    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()> {
+        assert!(!topics.is_empty());
+        self.wait()
+    }
+
+    fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
+        if !self.led.load(Ordering::SeqCst) {
+            return self.done(Err(Failure::NoLeader));
+        }
+        let (reply, _) = self.catalog.lock().unwrap().apply(command);
+        self.done(Ok(reply))
+    }
+
+    fn leader(&self) -> Option<SocketAddr> {
+        self.led.load(Ordering::SeqCst).then(|| ([10, 0, 0, 1], 8300).into())
+    }
+
+    fn peers(&self) -> Vec<SocketAddr> {
+        self.leader().into_iter().collect()
+    }
+
+    fn services(&self) -> Vec<Arc<Service>> {
+        self.services.lock().unwrap().values().cloned().collect()
+    }
+
+    fn services_changed(&self) -> Pending<'static, ()> {
+        self.wait()
+    }
+
+    fn checks(&self) -> Vec<Arc<Check>> {
+        self.checks.lock().unwrap().values().map(|own| own.record.clone()).collect()
+    }
+
+    fn register_service(
+        &self,
+        definition: ServiceDefinition,
+        replace_checks: bool,
+    ) -> Pending<'_, Result<(), Failure>> {
+        let ServiceDefinition { service, checks, .. } = definition;
+        if replace_checks {
+            self.checks.lock().unwrap().retain(|_, own| own.record.service_id != service.id);
+        }
+        self.services.lock().unwrap().insert(service.id.to_string(), service.into());
+        checks.iter().for_each(|check| self.put_check(check));
+        self.done(Ok(()))
+    }
+
+    fn deregister_service(&self, id: String) -> Pending<'_, Result<(), Failure>> {
+        let known = self.services.lock().unwrap().remove(&id).is_some();
+        self.checks.lock().unwrap().retain(|_, own| *own.record.service_id != *id);
+        self.done(if known { Ok(()) } else { Err(Failure::Unknown(format!("no service {id}"))) })
+    }
+
+    fn register_check(&self, definition: Definition) -> Pending<'_, Result<(), Failure>> {
+        let service = &definition.service_id;
+        if !service.is_empty() && !self.services.lock().unwrap().contains_key(&**service) {
+            return self.done(Err(Failure::Unknown(format!("ServiceID {service:?} does not exist"))));
+        }
+        self.put_check(&definition);
+        self.done(Ok(()))
+    }
+
+    fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>> {
+        let known = self.checks.lock().unwrap().remove(&id).is_some();
+        self.done(if known { Ok(()) } else { Err(Failure::Unknown(format!("no check {id}"))) })
+    }
+
+    fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>> {
+        let mut checks = self.checks.lock().unwrap();
+        let result = match checks.get_mut(&id) {
+            None => Err(Failure::Unknown(format!("no check {id}"))),
+            Some(own) if !own.is_ttl => Err(Failure::Other(format!("{id} has no TTL"))),
+            Some(own) => {
+                let check = Arc::make_mut(&mut own.record);
+                (check.status, check.output) = (status, output.into());
+                Ok(())
+            }
+        };
+        self.done(result)
+    }
+
+    fn reload(&self) -> Pending<'_, Result<(), Failure>> {
+        let led = self.led.load(Ordering::SeqCst);
+        self.done(if led { Ok(()) } else { Err(Failure::Other("a.hcl:3: unknown key".into())) })
+    }
+
+    fn about(&self) -> About {
+        let pair = |key: &str, value: &str| (Text::from(key), Text::from(value));
+        About {
+            node: "oak".into(),
+            id: "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11".parse().ok(),
+            version: "1.16.4".into(),
+            server: true,
+            gossip: Some(([10, 0, 0, 1], 8301).into()),
+            tags: vec![pair("role", "consul"), pair("dc", "north")],
+            meta: vec![pair("consul-network-segment", ""), pair("consul-version", "1.16.4")],
+            stats: vec![("agent".into(), vec![pair("services", "1")])],
+        }
+    }
+}
