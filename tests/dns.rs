@@ -269,9 +269,12 @@ fn question(line: &str) -> Question {
                 own.set_max_payload(options.next().unwrap().parse().unwrap());
             }
             "version" => {
-                drop(edns.get_or_insert_with(Edns::new).set_version(options.next().unwrap().parse().unwrap()))
+                let version = options.next().unwrap().parse().unwrap();
+                edns.get_or_insert_with(Edns::new).set_version(version);
             }
-            "do" => drop(edns.get_or_insert_with(Edns::new).set_dnssec_ok(true)),
+            "do" => {
+                edns.get_or_insert_with(Edns::new).set_dnssec_ok(true);
+            }
             "opcode" => message.metadata.op_code = OpCode::from_u8(options.next().unwrap().parse().unwrap()),
             other => panic!("no such option: {other}"),
         }

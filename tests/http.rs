@@ -173,6 +173,40 @@ async fn an_address_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn all_together_have_so_many_connections_and_no_more() {
+    let limits = Limits { connections_max: 1, ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    let mut held = connect(api.addr).await;
+    held.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(Answer::read(&mut held).await.status, 200);
+    let told = Answer::read(&mut connect(api.addr).await).await;
+    assert_eq!((told.status, told.text()), (503, "Too many connections are open, try again later\n"));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn who_would_wait_too_long_for_a_turn_is_told() {
+    let limits = Limits {
+        bodies_max: 1,
+        body_wait: Duration::from_millis(10),
+        stop_wait: Duration::ZERO,
+        ..Limits::default()
+    };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    api.agent.stuck.store(true, Ordering::SeqCst);
+    let mut first = connect(api.addr).await;
+    let head =
+        format!("PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", WEB.len());
+    first.write_all(format!("{head}{WEB}").as_bytes()).await.unwrap();
+    settle(&api, 1).await;
+    let second = put(api.addr, "/v1/catalog/register", DB).await;
+    assert_eq!((second.status, second.text()), (500, "Too many requests at once, try again later"));
+    assert_eq!(get(api.addr, "/v1/status/leader").await.status, 200, "reads go on");
+    drop(first);
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn bodies_have_an_end() {
     let limits = Limits { body_bytes_max: 100, body_wait: Duration::from_millis(50), ..Limits::default() };
     let api = Running::start(Settings { limits, ..Settings::default() });
@@ -291,36 +325,30 @@ fn index(answer: &Answer) -> u64 {
 
 #[tokio::test]
 async fn a_read_waits_for_what_it_reads() {
-    let api = Running::start(Settings::default());
-    put(api.addr, "/v1/catalog/register", WEB).await;
-    let now = index(&get(api.addr, "/v1/health/service/web").await);
     for path in ["/v1/health/service/web", "/v1/catalog/service/WEB"] {
-        let asked = wait_for(&api, path, now).await;
-        // Another service's change, on the same node, wakes it for nothing: it goes on waiting.
-        put(api.addr, "/v1/catalog/register", &DB.replace("5432", &path.len().to_string())).await;
+        let api = Running::start(Settings::default());
+        put(api.addr, "/v1/catalog/register", WEB).await;
+        let first = index(&get(api.addr, path).await);
+        let asked = wait_for(&api, path, first).await;
+        // Another service on the same node: whoever is woken by it goes on waiting.
+        put(api.addr, "/v1/catalog/register", DB).await;
         settle(&api, 1).await;
-        assert!(!asked.is_finished());
-        let port = format!("\"Port\":{}", path.len());
-        put(api.addr, "/v1/catalog/register", &WEB.replace("\"Port\":80", &port)).await;
-        let answer = answered(asked).await;
-        assert!(index(&answer) > now && answer.text().contains(&path.len().to_string()), "{answer:?}");
-        let behind = get(api.addr, &format!("{path}?index={now}")).await;
-        assert_eq!(index(&behind), index(&answer), "one that is behind is answered at once");
-        put(api.addr, "/v1/catalog/register", WEB).await;
-        let back = index(&get(api.addr, path).await);
-        assert!(back > index(&answer));
-        // The next path starts from here.
-        put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"db"}"#).await;
-        if path == "/v1/health/service/web" {
-            assert_eq!(index(&get(api.addr, path).await), back);
-        }
-        let ready = wait_for(&api, path, back).await;
+        put(api.addr, "/v1/catalog/register", &WEB.replace("80", "81")).await;
+        let second = answered(asked).await;
+        assert!(index(&second) > first && second.text().contains("81"), "{second:?}");
+        let late = get(api.addr, &format!("{path}?index={first}")).await;
+        assert_eq!(index(&late), index(&second), "who comes late is answered at once");
+
+        let asked = wait_for(&api, path, index(&second)).await;
         put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak","ServiceID":"web"}"#).await;
-        let gone = answered(ready).await;
-        assert_eq!((gone.text(), index(&gone) > back), ("[]", true), "the last one to go is seen");
+        let gone = answered(asked).await;
+        assert_eq!((gone.text(), index(&gone) > index(&second)), ("[]", true), "the last one to go is seen");
+
+        let asked = wait_for(&api, path, index(&gone)).await;
         put(api.addr, "/v1/catalog/register", WEB).await;
+        assert!(index(&answered(asked).await) > index(&gone), "and so is the first one to come");
+        api.stop().await;
     }
-    api.stop().await;
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub fn format_duration(nanos: i64) -> String {
     };
     match nanos {
         0 => "0s".into(),
-        ..1_000 => format!("{sign}{nanos}ns"),
+        1..1_000 => format!("{sign}{nanos}ns"),
         1_000..1_000_000 => format!("{sign}{}µs", decimal(nanos, 1_000)),
         1_000_000..1_000_000_000 => format!("{sign}{}ms", decimal(nanos, 1_000_000)),
         _ => {

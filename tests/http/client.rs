@@ -31,6 +31,10 @@ impl Answer {
 
     /// Reads one answer that ends with its length.
     pub async fn read(stream: &mut TcpStream) -> Answer {
+        Answer::read_to(stream, "GET").await
+    }
+
+    async fn read_to(stream: &mut TcpStream, method: &str) -> Answer {
         let mut bytes = Vec::new();
         let head = loop {
             if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -48,7 +52,8 @@ impl Answer {
         let headers = lines.map(|line| line.split_once(':').expect("a header"));
         let headers = headers.map(|(name, value)| (name.into(), value.trim().into())).collect();
         let mut answer = Answer { status, headers, body: Vec::new() };
-        let length = answer.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let length = answer.header("content-length").filter(|_| method != "HEAD");
+        let length = length.map_or(0, |length| length.parse().unwrap());
         let had = body.len();
         body.resize(length, 0);
         timeout(DEADLINE, stream.read_exact(&mut body[had..])).await.expect("the body comes").unwrap();
@@ -65,7 +70,7 @@ pub async fn connect(addr: SocketAddr) -> TcpStream {
 pub async fn send(addr: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(addr).await;
     stream.write_all(request.as_bytes()).await.unwrap();
-    Answer::read(&mut stream).await
+    Answer::read_to(&mut stream, request.split(' ').next().unwrap_or_default()).await
 }
 
 pub async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {

@@ -22,6 +22,8 @@ pub struct Memory {
     checks: Mutex<BTreeMap<String, OwnCheck>>,
     datacenter: Text,
     pub led: AtomicBool,
+    /// Proposals are never answered.
+    pub stuck: AtomicBool,
     changed: watch::Sender<()>,
     waiting: Arc<AtomicUsize>,
 }
@@ -48,6 +50,7 @@ impl Memory {
             checks: Mutex::default(),
             datacenter: "north".into(),
             led: AtomicBool::new(true),
+            stuck: AtomicBool::default(),
             changed: watch::channel(()).0,
             waiting: Arc::default(),
         })
@@ -105,6 +108,10 @@ impl Agent for Memory {
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
+        if self.stuck.load(Ordering::SeqCst) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            return Box::pin(std::future::pending());
+        }
         if !self.led.load(Ordering::SeqCst) {
             return self.done(Err(Failure::NoLeader));
         }

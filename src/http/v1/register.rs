@@ -114,7 +114,8 @@ fn valid_service(given: Given) -> Result<Service, Fault> {
         return Err(Fault::failed("Invalid service address"));
     }
     let out_of_range = |_| Fault::failed(format!("Invalid service port {port}; expected 0 to 65535"));
-    Ok(Service { port: port.try_into().map_err(out_of_range)?, ..service })
+    let id = service.id_or_name().clone();
+    Ok(Service { id, port: port.try_into().map_err(out_of_range)?, ..service })
 }
 
 /// Without a passing weight both are 1; with one, a warning weight that is not given is 0.
