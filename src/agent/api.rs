@@ -93,9 +93,11 @@ impl Agent for Shared {
                 let output =
                     state.runner.kept(|max| cut_output(&output, own_max.map_or(max, |own| own.min(max))));
                 state.runner.heard(&id, &output);
-                state.local.update_check(&id, status, &output, now(), self.output_delay())?;
+                if state.local.update_check(&id, status, &output, now(), self.output_delay())? {
+                    self.changed.send_modify(|count| *count += 1);
+                }
             }
-            self.sync().await;
+            self.told().await;
             Ok(())
         })
     }
@@ -103,7 +105,7 @@ impl Agent for Shared {
     fn reload(&self) -> Pending<'_, Result<(), Failure>> {
         Box::pin(async move {
             Shared::reload(self).map_err(Failure::Other)?;
-            self.sync().await;
+            self.told().await;
             Ok(())
         })
     }
@@ -177,7 +179,7 @@ impl Shared {
         change: impl FnOnce(&mut Local) -> Result<(), Unknown>,
     ) -> Result<(), Failure> {
         self.change(change)?;
-        self.sync().await;
+        self.told().await;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,7 @@ use crate::{
     raft::{self, ProposeError, Raft},
     server,
 };
+use sync::Scope;
 
 pub use check::use_ring;
 pub use local::{Local, Source, Unknown};
@@ -96,12 +97,12 @@ struct Shared {
     identity: Identity,
     raft: Raft,
     state: Mutex<State>,
-    /// Something local changed: compare with the catalog.
-    changed: Notify,
+    /// Rises when something local changed that the catalog is to be told.
+    changed: watch::Sender<u64>,
+    /// Up to which of these changes the catalog was told, or could not be.
+    told: watch::Sender<u64>,
     /// Rises with each change to what is registered here.
     registered: watch::Sender<u64>,
-    /// One comparison at a time: two would each propose what the other does, and an older one might come last.
-    syncing: tokio::sync::Mutex<()>,
     dns: Arc<ArcSwap<dns::Settings>>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
@@ -149,9 +150,9 @@ impl Agent {
         let (told, tells) = mpsc::channel(TOLD_MAX);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local: Local::default(), runner: Runner::new(checks, told) }),
-            changed: Notify::new(),
+            changed: watch::channel(0).0,
+            told: watch::channel(0).0,
             registered: watch::channel(0).0,
-            syncing: tokio::sync::Mutex::new(()),
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
@@ -231,9 +232,16 @@ impl Shared {
         let mut state = self.state();
         let outcome = change(&mut state.local)?;
         let State { local, runner } = &mut *state;
-        runner.set(local.definitions());
-        self.registered.send_modify(|count| *count += 1);
-        self.changed.notify_one();
+        for id in local.take_rerun() {
+            match local.definition(&id) {
+                Some(definition) => runner.put(definition),
+                None => runner.remove(&id),
+            }
+        }
+        if local.is_touched() {
+            self.registered.send_modify(|count| *count += 1);
+            self.changed.send_modify(|count| *count += 1);
+        }
         Ok(outcome)
     }
 
@@ -258,17 +266,30 @@ impl Shared {
         Ok(())
     }
 
+    fn take_up(&self, told: Told) {
+        let (delay, mut state) = (self.output_delay(), self.state());
+        if state.runner.is_current(&told) {
+            let Told { id, status, output, .. } = told;
+            if state.local.update_check(&id, status, &output, now(), delay) == Ok(true) {
+                self.changed.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    /// Waits until the catalog was told of every change so far, or could not be.
+    async fn told(&self) {
+        let (upto, mut told) = (*self.changed.borrow(), self.told.subscribe());
+        // The sender lives as long as this does.
+        let _told = told.wait_for(|told| *told >= upto).await;
+    }
+
     /// Compares with the catalog, and proposes what differs. `false` where something was not written.
-    async fn sync(&self) -> bool {
-        let _alone = self.syncing.lock().await;
-        let now = now();
+    async fn sync(&self, scope: Scope) -> bool {
         let catalog = self.raft.catalog();
         let commands = {
             let mut state = self.state();
             let home = catalog.node(&fold(&self.identity.node_name));
-            let commands = sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), now);
-            state.local.told(now);
-            commands
+            sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
         };
         let mut written = true;
         for command in commands {
@@ -349,11 +370,8 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
         tokio::select! {
             () = stop.cancelled() => return,
             told = tells.recv() => {
-                let Some(Told { id, status, output }) = told else { return };
-                let delay = shared.output_delay();
-                // A check that was removed meanwhile has nothing more to say.
-                let _gone = shared.state().local.update_check(&id, status, &output, now(), delay);
-                shared.changed.notify_one();
+                let Some(told) = told else { return };
+                shared.take_up(told);
             }
             _ = reap.tick() => {
                 let Ok(gone) = shared.change(|local| Ok::<_, std::convert::Infallible>(local.reap(now())));
@@ -368,18 +386,25 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
 /// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
 async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     let mut schedule = sync::Schedule::new(now());
+    let mut changed = shared.changed.subscribe();
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
-        let full = tokio::select! {
-            () = stop.cancelled() => return,
-            () = shared.changed.notified() => false,
-            () = tokio::time::sleep_until(due.into()) => true,
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // The sender lives as long as `shared` does.
+            _ = changed.changed() => {}
+            () = tokio::time::sleep_until(due.into()) => {}
         };
-        let succeeded = shared.sync().await;
-        if full || !succeeded {
-            schedule.done(succeeded, now(), fastrand::f64());
+        let upto = *changed.borrow_and_update();
+        let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
+        let written = shared.sync(scope).await;
+        if scope == Scope::Everything || !written {
+            schedule.done(written, now(), fastrand::f64());
         }
+        shared.told.send_replace(upto);
     }
+    // Nobody waits for what will not come.
+    shared.told.send_replace(u64::MAX);
 }
 
 #[expect(clippy::disallowed_methods, reason = "the agent's loops are the rim where the clock is read")]

@@ -1,5 +1,8 @@
 //! Runs an agent's checks: a task for each, all owned here, spread over their intervals. Results go out through one
 //! bounded channel; what they mean to anyone is not known here.
+//!
+//! A result may lie in the channel while its check is removed, defined anew, or heard of otherwise. So each carries the
+//! turn in which it was seen, and whoever takes it up asks whether that turn still is the check's.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,6 +21,7 @@ pub struct Told {
     pub id: Text,
     pub status: Status,
     pub output: String,
+    turn: u64,
 }
 
 /// How checks are run.
@@ -32,6 +36,8 @@ pub struct Settings {
 /// Every check that runs.
 pub struct Runner {
     running: HashMap<Key, Running>,
+    /// The newest.
+    turn: u64,
     tasks: JoinSet<()>,
     shared: Arc<Shared>,
 }
@@ -39,8 +45,15 @@ pub struct Runner {
 struct Running {
     definition: Definition,
     task: AbortHandle,
-    /// For a TTL check: the output that it was last told.
-    heard: Option<watch::Sender<String>>,
+    turn: u64,
+    /// For a TTL check.
+    heard: Option<watch::Sender<Heard>>,
+}
+
+/// What the program of a TTL check last said.
+struct Heard {
+    output: String,
+    turn: u64,
 }
 
 struct Shared {
@@ -57,32 +70,38 @@ impl Runner {
     pub fn new(settings: Settings, told: mpsc::Sender<Told>) -> Self {
         let looks = Semaphore::new(LOOKS_MAX);
         let shared = Arc::new(Shared { told, clients: probe::Clients::default(), looks, settings });
-        Runner { running: HashMap::new(), tasks: JoinSet::new(), shared }
+        Runner { running: HashMap::new(), turn: 0, tasks: JoinSet::new(), shared }
     }
 
-    /// Runs these checks and no others. One whose definition is unchanged goes on undisturbed.
-    pub fn set<'a>(&mut self, definitions: impl Iterator<Item = &'a Definition>) {
-        let mut former = std::mem::take(&mut self.running);
-        for definition in definitions {
-            let id: Key = fold(&definition.id).into();
-            let running = match former.remove(&id) {
-                Some(same) if same.definition == *definition => same,
-                changed => {
-                    changed.into_iter().for_each(|changed| changed.task.abort());
-                    self.start(definition.clone())
-                }
-            };
-            self.running.insert(id, running);
+    /// Runs this check. If it runs already, with the same definition, it goes on undisturbed; only the time of a TTL
+    /// check begins anew. A changed one starts over.
+    pub fn put(&mut self, definition: &Definition) {
+        let id: Key = fold(&definition.id).into();
+        if self.running.get(&id).is_some_and(|running| running.definition == *definition) {
+            self.hear(&id, None);
+            return;
         }
-        former.into_values().for_each(|gone| gone.task.abort());
+        self.remove(&id);
+        let running = self.start(definition.clone());
+        self.running.insert(id, running);
+    }
+
+    /// Stops a check, if it is run here.
+    pub fn remove(&mut self, id: &str) {
+        if let Some(gone) = self.running.remove(&*fold(id)) {
+            gone.task.abort();
+        }
         while self.tasks.try_join_next().is_some() {}
     }
 
-    /// A TTL check's program spoke: its time begins anew.
-    pub fn heard(&self, id: &str, output: &str) {
-        if let Some(heard) = self.running.get(&*fold(id)).and_then(|running| running.heard.as_ref()) {
-            heard.send_replace(output.to_string());
-        }
+    /// A TTL check's program spoke: its time begins anew, and what was told of its silence counts no more.
+    pub fn heard(&mut self, id: &str, output: &str) {
+        self.hear(id, Some(output));
+    }
+
+    /// Whether nothing came between this result and now.
+    pub fn is_current(&self, told: &Told) -> bool {
+        self.running.get(&*fold(&told.id)).is_some_and(|running| running.turn == told.turn)
     }
 
     /// Output as this agent keeps it: cut to its limit, which `cut` is given, or nothing.
@@ -97,20 +116,40 @@ impl Runner {
         self.tasks.shutdown().await;
     }
 
+    fn hear(&mut self, id: &str, output: Option<&str>) {
+        let Some(running) = self.running.get_mut(&*fold(id)) else { return };
+        let Some(heard) = &running.heard else { return };
+        self.turn += 1;
+        running.turn = self.turn;
+        heard.send_modify(|heard| {
+            heard.turn = running.turn;
+            heard.output = output.map_or_else(|| std::mem::take(&mut heard.output), str::to_string);
+        });
+    }
+
     fn start(&mut self, definition: Definition) -> Running {
-        let shared = self.shared.clone();
+        self.turn += 1;
+        let (shared, turn) = (self.shared.clone(), self.turn);
         let (heard, task) = match definition.kind {
             Kind::Ttl(ttl) => {
-                let (heard, hears) = watch::channel(String::new());
+                let (heard, hears) = watch::channel(Heard { output: String::new(), turn });
                 (Some(heard), self.tasks.spawn(listen(definition.id.clone(), ttl, hears, shared)))
             }
-            _ => (None, self.tasks.spawn(look_again_and_again(definition.clone(), shared))),
+            _ => (None, self.tasks.spawn(look_again_and_again(definition.clone(), turn, shared))),
         };
-        Running { definition, task, heard }
+        Running { definition, task, turn, heard }
     }
 }
 
-async fn look_again_and_again(definition: Definition, shared: Arc<Shared>) {
+impl Shared {
+    /// Tells of a check; `false` where nobody listens any more.
+    async fn tell(&self, id: &Text, status: Status, output: String, turn: u64) -> bool {
+        let output = if self.settings.discard_output { String::new() } else { output };
+        self.told.send(Told { id: id.clone(), status, output, turn }).await.is_ok()
+    }
+}
+
+async fn look_again_and_again(definition: Definition, turn: u64, shared: Arc<Shared>) {
     let own_max = definition.output_bytes_max.unwrap_or(usize::MAX);
     let output_bytes_max = own_max.min(shared.settings.output_bytes_max);
     let mut verdict = Verdict::new(definition.thresholds);
@@ -118,45 +157,57 @@ async fn look_again_and_again(definition: Definition, shared: Arc<Shared>) {
     let mut next = Instant::now() + definition.interval.mul_f64(fastrand::f64());
     loop {
         sleep_until(next).await;
-        let Ok(_turn) = shared.looks.acquire().await else { return };
-        let Some(seen) = probe::look(&definition, &shared.clients, output_bytes_max).await else { return };
+        let looked = {
+            let Ok(_one_of_many) = shared.looks.acquire().await else { return };
+            probe::look(&definition, &shared.clients, output_bytes_max).await
+        };
+        let Some(seen) = looked else { return };
         next = Instant::now() + definition.interval;
-        if let Some(status) = verdict.record(seen.status) {
-            let output = if shared.settings.discard_output { String::new() } else { seen.output };
-            if shared.told.send(Told { id: definition.id.clone(), status, output }).await.is_err() {
-                return;
-            }
+        if let Some(status) = verdict.record(seen.status)
+            && !shared.tell(&definition.id, status, seen.output, turn).await
+        {
+            return;
         }
     }
 }
 
 /// A program that is silent for too long is critical until it speaks again.
-async fn listen(id: Text, ttl: Duration, mut heard: watch::Receiver<String>, shared: Arc<Shared>) {
+async fn listen(id: Text, ttl: Duration, mut heard: watch::Receiver<Heard>, shared: Arc<Shared>) {
     let mut deadline = Some(Instant::now() + ttl);
     loop {
-        let spoke = match deadline {
-            Some(deadline) => tokio::select! {
-                spoke = heard.changed() => Some(spoke),
-                () = sleep_until(deadline) => None,
-            },
-            None => Some(heard.changed().await),
+        let silent = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
         };
-        match spoke {
-            Some(Ok(())) => deadline = Some(Instant::now() + ttl),
-            Some(Err(_)) => return,
-            None => {
+        tokio::select! {
+            biased;
+            spoke = heard.changed() => match spoke {
+                Ok(()) => deadline = Some(Instant::now() + ttl),
+                Err(_) => return,
+            },
+            () = silent => {
                 deadline = None;
-                let last = heard.borrow().clone();
-                let output = match last.as_str() {
-                    "" => "TTL expired".to_string(),
-                    last => format!("TTL expired (last output before timeout follows): {last}"),
+                let (output, turn) = {
+                    let last = heard.borrow();
+                    if last.has_changed() {
+                        continue;
+                    }
+                    (expired(&last.output), last.turn)
                 };
                 tracing::warn!(check = &*id, "Check missed TTL, is now critical");
-                if shared.told.send(Told { id: id.clone(), status: Status::Critical, output }).await.is_err()
-                {
+                if !shared.tell(&id, Status::Critical, output, turn).await {
                     return;
                 }
             }
         }
+    }
+}
+
+fn expired(last_output: &str) -> String {
+    match last_output {
+        "" => "TTL expired".into(),
+        last => format!("TTL expired (last output before timeout follows): {last}"),
     }
 }
