@@ -211,3 +211,111 @@ fn expired(last_output: &str) -> String {
         last => format!("TTL expired (last output before timeout follows): {last}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{CheckSpec, Span};
+
+    const SETTINGS: Settings = Settings { output_bytes_max: 4096, discard_output: false };
+
+    fn secs(secs: i64) -> Option<Span> {
+        Some(Span { nanos: secs * 1_000_000_000, text: format!("{secs}s") })
+    }
+
+    fn ttl(secs_: i64) -> Definition {
+        CheckSpec { id: Some("c".into()), ttl: secs(secs_), ..CheckSpec::default() }.build().unwrap()
+    }
+
+    /// Looks without a socket: it has no port to connect to.
+    fn portless(id: usize) -> Definition {
+        let id = Some(format!("c{id}"));
+        CheckSpec { id, tcp: Some("nowhere".into()), interval: secs(10), ..CheckSpec::default() }
+            .build()
+            .unwrap()
+    }
+
+    /// What is told next, and how many seconds after `start`.
+    async fn next(tells: &mut mpsc::Receiver<Told>, start: Instant) -> (u64, String) {
+        let told = tells.recv().await.unwrap();
+        assert_eq!(told.status, Status::Critical);
+        (start.elapsed().as_secs(), told.output)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_falls_silent_is_critical() {
+        let (told, mut tells) = mpsc::channel(8);
+        let (mut runner, start) = (Runner::new(SETTINGS, told), Instant::now());
+        runner.put(&ttl(30));
+        assert_eq!(next(&mut tells, start).await, (30, "TTL expired".into()));
+        runner.heard("C", "all well");
+        sleep_until(start + Duration::from_secs(50)).await;
+        runner.heard("c", "still well");
+        let output = "TTL expired (last output before timeout follows): still well";
+        assert_eq!(next(&mut tells, start).await, (80, output.into()));
+        runner.put(&ttl(30));
+        sleep_until(start + Duration::from_secs(100)).await;
+        runner.put(&ttl(30));
+        assert_eq!(
+            next(&mut tells, start).await,
+            (130, output.into()),
+            "registered anew, its time began anew"
+        );
+        runner.put(&ttl(40));
+        assert_eq!(next(&mut tells, start).await, (170, "TTL expired".into()), "another check");
+        runner.remove("c");
+        runner.stop().await;
+        drop(runner);
+        assert_eq!(tells.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_result_that_something_overtook_is_not_current() {
+        let (told, mut tells) = mpsc::channel(8);
+        let mut runner = Runner::new(SETTINGS, told);
+        runner.put(&ttl(30));
+        let expired = tells.recv().await.unwrap();
+        assert!(runner.is_current(&expired));
+        runner.heard("c", "");
+        assert!(!runner.is_current(&expired), "its program spoke since");
+        let expired = tells.recv().await.unwrap();
+        runner.put(&ttl(31));
+        assert!(!runner.is_current(&expired), "it was defined anew");
+        let expired = tells.recv().await.unwrap();
+        runner.remove("c");
+        assert!(!runner.is_current(&expired), "it was removed");
+        runner.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_checks_spread_over_their_interval_and_leave_no_task() {
+        fastrand::seed(7);
+        let (told, mut tells) = mpsc::channel(8);
+        let (mut runner, start) = (Runner::new(SETTINGS, told), Instant::now());
+        (0..1000).for_each(|id| runner.put(&portless(id)));
+        (0..1000).for_each(|id| runner.put(&portless(id)));
+        let (mut looks, mut a_second) = (HashMap::new(), [0; 20]);
+        while start.elapsed() < Duration::from_secs(20) {
+            let told = tells.recv().await.unwrap();
+            assert_eq!(told.output, "dial tcp: address nowhere: missing port in address");
+            a_second[(start.elapsed().as_secs() as usize).min(19)] += 1;
+            *looks.entry(told.id).or_insert(0) += 1;
+        }
+        assert!(looks.len() == 1000 && looks.values().all(|looks| (2..=3).contains(looks)), "every 10 s");
+        assert!(a_second.iter().all(|looks| (60..140).contains(looks)), "{a_second:?}");
+        (0..1000).for_each(|id| runner.remove(&format!("c{id}")));
+        while runner.tasks.join_next().await.is_some() {}
+        assert!(runner.running.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn output_may_be_discarded() {
+        let (told, mut tells) = mpsc::channel(8);
+        let start = Instant::now();
+        let mut runner = Runner::new(Settings { discard_output: true, ..SETTINGS }, told);
+        runner.put(&ttl(30));
+        assert_eq!(next(&mut tells, start).await, (30, String::new()));
+        assert_eq!(runner.kept(|max| "x".repeat(max)), "");
+        runner.stop().await;
+    }
+}
