@@ -284,6 +284,11 @@ fn read_dns_config(top: &mut Fields, dns: &mut dns::Settings, ignored: &[String]
 }
 
 fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
+    for (key, setting) in
+        [("default_query_time", &mut http.query_wait), ("max_query_time", &mut http.query_wait_max)]
+    {
+        *setting = top.duration(key, findings).map_or(*setting, |span| duration(&span));
+    }
     if let Some(mut block) = top.block("http_config", findings) {
         for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {
             match http::response_header(&name, &value) {
