@@ -39,7 +39,21 @@ fn any_catalog(random: &mut fastrand::Rng) -> Catalog {
             2 => format!("fd00::{number:x}").as_str().into(),
             _ => v4.as_str().into(),
         };
-        if dual && random.bool() {
+        if odd && random.u8(..20) == 0 {
+            node.name = format!(
+                "{}.{}.{}.{}.{number:04}",
+                "a".repeat(63),
+                "b".repeat(63),
+                "c".repeat(63),
+                "d".repeat(40)
+            )
+            .into();
+        }
+        if random.u8(..20) == 0 {
+            node.tagged_addresses = Some(
+                [("lan_ipv4", format!("10.7.{}.1", number % 250).as_str().into())].into_iter().collect(),
+            );
+        } else if dual && random.bool() {
             let tagged =
                 [("lan_ipv4", v4.as_str().into()), ("lan_ipv6", format!("fd10::{number:x}").as_str().into())];
             node.tagged_addresses = Some(tagged.into_iter().collect());
@@ -199,7 +213,8 @@ fn the_fast_road_gives_what_the_plain_one_gives() {
                 // How many fit, and so whether the size or the count cut, depends on how long the records are that
                 // were drawn.
                 let (few, many) = (answers(&left).min(answers(&right)), answers(&left).max(answers(&right)));
-                assert!(2 * few >= many, "{few} and {many}; {}", context());
+                let long = left.sections[0].iter().chain(&right.sections[0]).any(|record| record.len() > 200);
+                assert!(long || 2 * few >= many, "{few} and {many}; {}", context());
             } else {
                 assert_eq!((answers(&left), left.cut), (answers(&right), right.cut), "{}", context());
             }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
-//! node ash 10.1.0.11 meta rack=r7                  what there is: node, service, check, gone
+//! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet
 //! set udp_answer_limit 8                           settings
 //! ask pay.service.consul SRV                       a question: edns N, tcp, class CH, from IP, do, rd, cd
 //! ----
@@ -63,7 +63,7 @@ async fn every_case_over_every_road() {
             cases += 1;
             for (question, expected) in &case.asked {
                 for (road, reply) in roads.ask_all(&case, question).await {
-                    if let Err(fault) = compare(reply.as_deref(), expected) {
+                    if let Err(fault) = compare(reply.as_deref(), expected, case.catalog.index()) {
                         let Case { file, title, .. } = &case;
                         faults.push(format!("{file}: {title}\n  {} over {road}\n{fault}", question.line));
                     }
@@ -129,10 +129,10 @@ impl Case {
                 let command = Command::Deregister { node: (*node).into(), target: Target::Node };
                 self.apply(command);
             }
-            ["fleet", count] => {
+            ["fleet", count, meta @ ..] => {
                 for number in 0..count.parse::<u32>().unwrap() {
                     let name = format!("f{number:04}");
-                    self.node(&name, &format!("10.8.{}.{}", number / 200, number % 200 + 1), &[]);
+                    self.node(&name, &format!("10.8.{}.{}", number / 200, number % 200 + 1), meta);
                     self.service("fleet", &name, &["port=80"]);
                 }
             }
@@ -284,7 +284,10 @@ fn question(line: &str) -> Question {
     Question { line: line.into(), packet: message.to_vec().unwrap(), asker }
 }
 
-fn compare(reply: Option<&[u8]>, expected: &[String]) -> Result<(), String> {
+/// `{index}` in an expectation is the catalog's.
+fn compare(reply: Option<&[u8]>, expected: &[String], index: u64) -> Result<(), String> {
+    let expected: Vec<String> =
+        expected.iter().map(|line| line.replace("{index}", &index.to_string())).collect();
     let Some(reply) = reply else {
         return if expected == ["silence"] { Ok(()) } else { Err("    no reply".into()) };
     };
@@ -370,12 +373,14 @@ fn given(message: &Message) -> Vec<String> {
         lines.push("no question".into());
     }
     if let Some(edns) = &message.edns {
-        lines.push(format!("edns {}", edns.max_payload()));
+        let dnssec = if edns.flags().dnssec_ok { " do" } else { "" };
+        lines.push(format!("edns {}{dnssec}", edns.max_payload()));
         for (code, option) in edns.options().as_ref() {
             let bytes: Vec<u8> = Vec::<u8>::try_from(option).unwrap_or_default();
-            if u16::from(*code) == 15 {
-                lines.push(format!("ede {}", u16::from_be_bytes([bytes[0], bytes[1]])));
-            }
+            lines.push(match u16::from(*code) {
+                15 => format!("ede {}", u16::from_be_bytes([bytes[0], bytes[1]])),
+                other => format!("option {other}"),
+            });
         }
     }
     lines
@@ -499,7 +504,7 @@ fn before_the_first_catalog() {
     let others = question("example.com A");
     let mut out = Vec::new();
     Responder::new(1).respond(None, &Settings::default(), &ours.asker, &ours.packet, &mut out);
-    compare(Some(&out), &["SERVFAIL aa".into(), "edns 4096".into(), "ede 14".into()]).unwrap();
+    compare(Some(&out), &["SERVFAIL aa".into(), "edns 4096".into(), "ede 14".into()], 0).unwrap();
     Responder::new(1).respond(None, &Settings::default(), &others.asker, &others.packet, &mut out);
-    compare(Some(&out), &["REFUSED".into()]).unwrap();
+    compare(Some(&out), &["REFUSED".into()], 0).unwrap();
 }

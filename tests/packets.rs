@@ -123,7 +123,7 @@ fn judge(packet: &[u8], reply: &[u8], settings: &Settings, transport: Transport)
         asked.additionals.len() + usize::from(asked.edns.is_some()),
     ];
     if plain && counts[0] <= 1 && counts[1] <= 1 && counts[2] <= 2 {
-        if head.response_code == ResponseCode::FormErr && packet[12] & 0xc0 == 0 {
+        if head.response_code == ResponseCode::FormErr && !points_back(&packet[12..]) {
             return Err("what others can read is no malformed packet".into());
         }
         let echoed = message.queries.first().map(|query| query.name().to_string());
@@ -132,4 +132,13 @@ fn judge(packet: &[u8], reply: &[u8], settings: &Settings, transport: Transport)
         }
     }
     Ok(())
+}
+
+/// Whether a first name has a pointer: others follow it into the header, to us it is no name.
+fn points_back(name: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(length @ 1..=63) = name.get(at) {
+        at += 1 + usize::from(*length);
+    }
+    name.get(at).is_some_and(|byte| *byte >= 0xc0)
 }

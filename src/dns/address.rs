@@ -20,7 +20,7 @@ pub enum Target {
 pub struct Addresses {
     pub v4: Option<Ipv4Addr>,
     pub v6: Option<Ipv6Addr>,
-    /// Set where the address is a host name instead.
+    /// Set where the address, for one family at least, is a host name instead.
     pub host: Option<Vec<u8>>,
 }
 
@@ -68,18 +68,25 @@ pub fn of_node(node: &Node) -> Addresses {
 
 /// `None` where the instance has no address, or one that no packet can hold.
 pub fn srv_target(instance: &Instance, asked: &[u8]) -> Option<SrvTarget> {
-    let on_node = || match node_target(&instance.node, Family::Any)? {
-        Target::Ip(_) => name_of(&instance.node.name).map(|_| SrvTarget::Node),
-        Target::Host(host) => Some(SrvTarget::Host(host)),
-        Target::Unpackable => None,
-    };
+    let node = || name_of(&instance.node.name).map(|_| SrvTarget::Node);
     match service_target(instance, Family::Any) {
-        None => on_node(),
+        None => match node_target(&instance.node, Family::Any)? {
+            Target::Ip(ip) if is_of_name(&instance.node, ip) => node(),
+            Target::Ip(ip) => Some(SrvTarget::Address(ip)),
+            Target::Host(host) => Some(SrvTarget::Host(host)),
+            Target::Unpackable => None,
+        },
         Some(Target::Ip(ip)) => Some(SrvTarget::Address(ip)),
-        Some(Target::Host(host)) if host == asked && is_ip(&instance.node) => on_node(),
+        Some(Target::Host(host)) if host == asked && is_ip(&instance.node) => node(),
         Some(Target::Host(host)) => Some(SrvTarget::Host(host)),
         Some(Target::Unpackable) => None,
     }
+}
+
+/// Whether a node's chosen address goes by the node's name: its plain one does, and both of a dual-stack node.
+fn is_of_name(node: &Node, chosen: IpAddr) -> bool {
+    let found = of_node(node);
+    target(&node.address) == Some(Target::Ip(chosen)) || found.v4.is_some() && found.v6.is_some()
 }
 
 /// The SRV weight of an instance by its health; what is no weight counts as 1 (`dns.md` §10).

@@ -9,7 +9,7 @@ use super::{
     address::{self, SrvTarget},
     name::{Lookup, Name, Part},
     settings::Settings,
-    wire::{Ede, Rcode, kind, name_of},
+    wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
 };
 use crate::catalog::{Catalog, Group, Health, Home, Instance, Node};
 
@@ -79,6 +79,8 @@ pub struct Asked<'a> {
     pub settings: &'a Settings,
     pub name: &'a Name<'a>,
     pub qtype: u16,
+    /// Of the zone's name, its root included.
+    pub zone_bytes: usize,
     /// `\x04node\x03dc1`
     pub node_tail: &'a [u8],
     pub address_tail: &'a [u8],
@@ -103,7 +105,10 @@ impl Asked<'_> {
     }
 
     fn service(&self, service: &Part, tag: Option<&Part>, random: &mut fastrand::Rng) -> Answer {
-        let Some(group) = self.catalog.service(&self.text(service)) else { return self.no_such_name() };
+        let Some(group) = self.catalog.service(&self.text(service)) else {
+            let above = tag.is_none() && service.is_any_protocol(self.name);
+            return if above { self.no_data() } else { self.no_such_name() };
+        };
         let tag = tag.map(|tag| self.text(tag));
         let has_tag = |instance: &&Instance| {
             tag.as_ref()
@@ -143,7 +148,7 @@ impl Asked<'_> {
                     }));
                 }
             }
-            hosts.extend(found.host);
+            hosts.extend(self.wanted_host(&found).cloned());
         }
         match hosts.first() {
             Some(host) if items.is_empty() => vec![self.alias(host, ttl_secs)],
@@ -166,17 +171,14 @@ impl Asked<'_> {
     }
 
     fn srv(&self, instance: &Instance, target: SrvTarget, ttl_secs: u32) -> Option<Item> {
-        let node_name =
-            name_of(&instance.node.name).map(|labels| Owner::InZone([&labels, self.node_tail].concat()));
+        let node_name = name_of(&instance.node.name).and_then(|labels| self.in_zone(&labels, self.node_tail));
         let (target, addresses) = match target {
             SrvTarget::Node => {
                 let found = address::of_node(&instance.node);
                 let both = [found.v4.map(IpAddr::V4), found.v6.map(IpAddr::V6)];
                 (node_name.clone()?, both.into_iter().flatten().collect())
             }
-            SrvTarget::Address(ip) => {
-                (Owner::InZone([&address_label(ip), self.address_tail].concat()), vec![ip])
-            }
+            SrvTarget::Address(ip) => (self.in_zone(&address_label(ip), self.address_tail)?, vec![ip]),
             SrvTarget::Host(host) => (Owner::Elsewhere(host), vec![]),
         };
         let weight = address::weight(instance.service.weights, instance.health);
@@ -202,7 +204,9 @@ impl Asked<'_> {
         let texts: Vec<Record> = meta(node).into_iter().map(own).collect();
         let found = address::of_node(node);
         let mut items: Vec<Item> = self.wanted(&found).map(|ip| Item::of(own(Data::Address(ip)))).collect();
-        if let (Some(host), kind::A | kind::AAAA | kind::ANY | kind::CNAME) = (&found.host, self.qtype) {
+        if let (Some(host), kind::A | kind::AAAA | kind::ANY | kind::CNAME) =
+            (self.wanted_host(&found), self.qtype)
+        {
             items.push(self.alias(host, ttl_secs));
         }
         match self.qtype {
@@ -248,11 +252,7 @@ impl Asked<'_> {
     fn apex(&self, random: &mut fastrand::Rng) -> Answer {
         let (servers, glue) = self.name_servers(random);
         match self.qtype {
-            kind::NS => Answer {
-                items: servers.into_iter().map(Item::of).collect(),
-                additional: glue,
-                ..Answer::default()
-            },
+            kind::NS => Answer { additional: glue, ..self.some(servers.into_iter().map(Item::of).collect()) },
             kind::SOA => Answer {
                 items: vec![Item::of(self.soa())],
                 authority: servers,
@@ -278,7 +278,7 @@ impl Asked<'_> {
         let (mut servers, mut glue) = (Vec::new(), Vec::new());
         for node in self.healthy_servers(random) {
             let Some(labels) = name_of(&node.name.to_ascii_lowercase()) else { continue };
-            let target = Owner::InZone([&labels, self.node_tail].concat());
+            let Some(target) = self.in_zone(&labels, self.node_tail) else { continue };
             let found = address::of_node(node);
             let both = [found.v4.map(IpAddr::V4), found.v6.map(IpAddr::V6)].into_iter().flatten();
             glue.extend(both.map(|ip| Record { owner: target.clone(), ttl_secs, data: Data::Address(ip) }));
@@ -295,6 +295,8 @@ impl Asked<'_> {
             group.into_iter().flat_map(|group| group.instances()).filter(|instance| self.is_ready(instance));
         let mut nodes: Vec<&Node> =
             ready.map(|instance| &*instance.node).filter(|node| is_host(&node.name)).collect();
+        // Instances stand in the order of their nodes.
+        nodes.dedup_by_key(|node| &node.name);
         random.shuffle(&mut nodes);
         nodes.truncate(NAME_SERVERS_MAX);
         nodes
@@ -341,6 +343,23 @@ impl Asked<'_> {
         let v4 = found.v4.filter(|_| matches!(self.qtype, kind::A | kind::ANY));
         let v6 = found.v6.filter(|_| matches!(self.qtype, kind::AAAA | kind::ANY));
         v4.map(IpAddr::V4).into_iter().chain(v6.map(IpAddr::V6))
+    }
+
+    /// The host name that stands in for addresses: where there is none of the family asked for, or, for a type of
+    /// neither, none at all. An alias has no other records beside it.
+    fn wanted_host<'a>(&self, found: &'a address::Addresses) -> Option<&'a Vec<u8>> {
+        let has_address = match self.qtype {
+            kind::A => found.v4.is_some(),
+            kind::AAAA => found.v6.is_some(),
+            _ => found.v4.is_some() || found.v6.is_some(),
+        };
+        found.host.as_ref().filter(|_| !has_address)
+    }
+
+    /// `None` where the name would be longer than a name may be.
+    fn in_zone(&self, labels: &[u8], tail: &[u8]) -> Option<Owner> {
+        let fits = labels.len() + tail.len() + self.zone_bytes <= NAME_BYTES_MAX;
+        fits.then(|| Owner::InZone([labels, tail].concat()))
     }
 
     fn service_ttl_secs(&self, group: &Group) -> u32 {

@@ -11,7 +11,7 @@ use super::{
     reply::PRIORITY,
     slot::{Record, Table},
     txt,
-    wire::{self, HEAD_BYTES, POINTER_END, QUESTION_AT, kind},
+    wire::{self, HEAD_BYTES, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, kind},
 };
 use crate::catalog::{Group, Instance};
 
@@ -94,6 +94,8 @@ struct Written {
 const SRV_NUMBER_BYTES: usize = 6;
 const ADDRESS_V4_BYTES: usize = 4;
 const ADDRESS_V6_BYTES: usize = 16;
+/// Of an IPv6 address: 32 digits and their number.
+const ADDRESS_LABEL_BYTES_MAX: usize = 33;
 
 impl Assembly {
     /// Appends records to `out`, which holds the header and the question as asked.
@@ -111,6 +113,9 @@ impl Assembly {
         self.choice.clear();
         for chunk in asked.group.chunks() {
             let table = Table::of(chunk, random).ok_or(Assembled::AskPlain)?;
+            if asked.kind == Kind::Srv && !asked.has_room_for_targets(table) {
+                return Err(Assembled::AskPlain);
+            }
             let lists = table.lists(chunk, asked.tag, random);
             any |= lists.is_some();
             self.choice.push(lists.map_or(0, |lists| lists.places(asked.kind, asked.only_passing).len()));
@@ -190,7 +195,7 @@ impl Assembly {
         self.each_written(asked, random, |found, at| additional += found.push_glue(asked, at, out));
         let before = out.len();
         let mut texts = 0;
-        if asked.node_meta_txt {
+        if asked.node_meta_txt && cut != Cut::BySize {
             self.each_written(asked, random, |found, target_at| {
                 texts += found.push_meta(asked, target_at, out)
             });
@@ -223,6 +228,13 @@ impl Assembly {
 }
 
 impl Asked<'_> {
+    /// Whether every target's name is as short as a name must be.
+    fn has_room_for_targets(&self, table: &Table) -> bool {
+        let longest = (usize::from(table.labels_max) + self.node_tail.len())
+            .max(ADDRESS_LABEL_BYTES_MAX + self.address_tail.len());
+        longest + self.zone.len() <= NAME_BYTES_MAX
+    }
+
     /// Why no more may be said after `answers` records, if the message were to grow to `bytes`.
     fn cut(&self, answers: usize, bytes: usize) -> Cut {
         if answers >= self.count_max {
@@ -336,10 +348,13 @@ impl<'a> Found<'a> {
 
     fn push_meta(&self, asked: &Asked, target_at: usize, out: &mut Vec<u8>) -> u16 {
         let Some(meta) = &self.instance.node.meta else { return 0 };
+        let mut put = 0;
         for (key, value) in meta.iter() {
+            // Too long already: all of it will be taken back.
             if out.len() > asked.bytes_max {
                 break;
             }
+            put += 1;
             if self.record.target.is_none() {
                 self.push_owner(asked, target_at, out);
             } else {
@@ -349,7 +364,7 @@ impl<'a> Found<'a> {
             }
             txt::put_meta(out, asked.ttl_secs, key, value);
         }
-        meta.len() as u16
+        put
     }
 }
 

@@ -105,8 +105,11 @@ impl Zones {
         }
     }
 
-    /// No keyword: the zone, its name server, or a name above those of a datacenter.
+    /// No keyword: the zone, its name server, or a name above those of a datacenter or of RFC 2782.
     fn parse_bare(&self, name: &Name, depth: usize) -> Lookup {
+        if depth > 0 && is_any_protocol(name.label(0)) && self.is_here(name, 1..depth) {
+            return Lookup::Empty;
+        }
         let is_here = |at: usize| name.label(at) == self.datacenter.as_bytes();
         match depth {
             0 => Lookup::Apex,
@@ -140,17 +143,26 @@ fn service(name: &Name, parts: usize) -> Lookup {
     let underscored = |at: usize| name.label(at).starts_with(b"_");
     if parts == 2 && underscored(0) && underscored(1) {
         let tag = Part { labels: 1..2, underscored: true };
-        let any = matches!(name.label(1), b"_" | b"_tcp");
         return Lookup::Service {
             service: Part { labels: 0..1, underscored: true },
-            tag: (!any).then_some(tag),
+            tag: (!is_any_protocol(name.label(1))).then_some(tag),
         };
     }
     let tag = (parts > 1).then(|| Part::plain(0..parts - 1));
     Lookup::Service { service: Part::plain(parts - 1..parts), tag }
 }
 
+/// What asks for no tag where RFC 2782 has the protocol.
+fn is_any_protocol(label: &[u8]) -> bool {
+    matches!(label, b"_" | b"_tcp")
+}
+
 impl Part {
+    /// Whether this is `_tcp` alone: a name that is there because `_web._tcp` may be, if nothing has it.
+    pub fn is_any_protocol(&self, name: &Name) -> bool {
+        self.labels.len() == 1 && !self.underscored && is_any_protocol(name.label(self.labels.start))
+    }
+
     fn plain(labels: Range<usize>) -> Self {
         Part { labels, underscored: false }
     }
@@ -281,6 +293,12 @@ mod tests {
             ("pay.virtual.consul", "nowhere"),
             ("query.consul", "nowhere"),
             ("_pay._tcp.consul", "nowhere"),
+            ("_tcp.consul", "empty"),
+            ("_TCP.dc1.dc.consul", "empty"),
+            ("_.dc1.consul", "empty"),
+            ("_tcp.nodc.consul", "nowhere"),
+            ("_udp.consul", "nowhere"),
+            ("_tcp.service.consul", "service _tcp"),
             ("example.com", "outside"),
             ("xconsul", "outside"),
             ("", "outside"),

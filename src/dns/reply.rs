@@ -130,6 +130,7 @@ impl Responder {
             settings,
             name: &name,
             qtype: query.qtype,
+            zone_bytes: query.name.len() - name.offset(depth),
             node_tail: &self.zones.node_tail,
             address_tail: &self.zones.address_tail,
         };
@@ -147,7 +148,8 @@ impl Responder {
             Assembled::NoneReady { any } => asked.none_ready(any),
             Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
         };
-        if query.qtype != kind::SRV && settings.a_record_limit > 0 {
+        let of_service = matches!(lookup, Lookup::Service { .. });
+        if of_service && query.qtype != kind::SRV && settings.a_record_limit > 0 {
             cut(&mut answer, settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
         }
         cut(&mut answer, limits.answers_max, |_| true);
@@ -179,7 +181,7 @@ fn assemble(
     };
     let settings = asked.settings;
     asked.name.write_text(service, name);
-    let Some(group) = asked.catalog.service(name) else { return Assembled::NoneReady { any: false } };
+    let Some(group) = asked.catalog.service(name) else { return Assembled::AskPlain };
     let tag = tag.map(|tag| {
         asked.name.write_text(tag, tag_name);
         tag_name.as_str()
@@ -219,8 +221,9 @@ fn assemble(
 
 impl Limits {
     fn of(settings: &Settings, asker: &Asker, query: &Query) -> Self {
-        let own =
-            if asker.from.is_loopback() { settings.udp_bytes_max_loopback } else { settings.udp_bytes_max };
+        // A socket for both families sees IPv4 clients by their mapped addresses.
+        let is_loopback = asker.from.to_canonical().is_loopback();
+        let own = if is_loopback { settings.udp_bytes_max_loopback } else { settings.udp_bytes_max };
         let own = own.max(PLAIN_UDP_BYTES as u16);
         let offered = query.edns.map_or(PLAIN_UDP_BYTES, |edns| usize::from(edns.size).max(PLAIN_UDP_BYTES));
         let plain_udp = asker.transport == Transport::Udp && offered == PLAIN_UDP_BYTES;
@@ -299,7 +302,7 @@ struct Reply<'a> {
 
 impl Reply<'_> {
     /// Puts in as many records as fit, each with the addresses that go with it. Node meta goes in only if all of it
-    /// fits.
+    /// fits. Where not even the authority section does, nothing is left but the question and the code.
     fn fit(&self, out: &mut Vec<u8>) {
         let all = self.answer.items.len();
         let fits = |out: &mut Vec<u8>, items, texts, cut| {
@@ -321,7 +324,11 @@ impl Reply<'_> {
                 high = middle;
             }
         }
-        fits(out, low, false, true);
+        if !fits(out, low, false, true) {
+            let (rcode, ede) = (self.answer.rcode, self.answer.ede);
+            out.clear();
+            Reply { answer: &Answer { rcode, ede, ..Answer::default() }, ..*self }.put(out, 0, false, true);
+        }
     }
 
     fn put(&self, out: &mut Vec<u8>, items: usize, texts: bool, cut_by_size: bool) {
@@ -339,7 +346,7 @@ impl Reply<'_> {
             seen: AHashMap::new(),
         };
         let items = &answer.items[..items];
-        let mut counts = [0u16; 3];
+        let mut counts = [0usize; 3];
         let mut put = |section: usize, record: &Record, out: &mut Vec<u8>| {
             names.put_record(out, record);
             counts[section] += 1;
@@ -357,7 +364,8 @@ impl Reply<'_> {
             counts[2] += 1;
         }
         for (section, count) in counts.into_iter().enumerate() {
-            wire::put_count(out, section + 1, count);
+            // More than a count can tell is more than fits, and goes no further than `fit`.
+            wire::put_count(out, section + 1, u16::try_from(count).unwrap_or(u16::MAX));
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Table {
     records: Box<[Record]>,
     /// The first labels of SRV targets, in wire form, end to end.
     labels: Box<[u8]>,
+    /// Bytes of the longest node's labels.
+    pub labels_max: u8,
     everyone: Lists,
     tags: OnceLock<Box<[(Text, Lists)]>>,
 }
@@ -90,7 +92,8 @@ impl Table {
             instances.iter().map(|instance| Record::of(instance, &mut labels)).collect();
         let records = records?;
         let everyone = Lists::of(instances, &records, (0..instances.len() as u16).collect(), random);
-        Some(Table { records, labels: labels.into(), everyone, tags: OnceLock::new() })
+        let labels_max = records.iter().map(|record| record.labels.1).max().unwrap_or(0);
+        Some(Table { records, labels: labels.into(), labels_max, everyone, tags: OnceLock::new() })
     }
 
     fn build_tags(&self, instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Box<[(Text, Lists)]> {

@@ -13,7 +13,8 @@ pub const PLAIN_UDP_BYTES: usize = 512;
 pub const POINTER_END: usize = 0x4000;
 /// Owner pointer, type, class, TTL and length of data.
 pub const HEAD_BYTES: usize = 12;
-const NAME_BYTES_MAX: usize = 255;
+/// Of a name, its root included (RFC 1035 §2.3.4).
+pub const NAME_BYTES_MAX: usize = 255;
 
 pub mod kind {
     pub const A: u16 = 1;
@@ -108,7 +109,10 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     let Some(name_bytes) = labels_end(body) else { return Parsed::Malformed(None) };
     let field = |at: usize| body.get(at..at + 2).map(|field| u16::from_be_bytes([field[0], field[1]]));
     let question = &body[..body.len().min(name_bytes + 4)];
-    let records = u32::from(answers) + u32::from(authorities) + u32::from(additional);
+    if (question.len() - name_bytes) % 2 == 1 {
+        return Parsed::Malformed(None);
+    }
+    let records = [answers + authorities, additional];
     let Some(edns) = find_opt(packet, HEADER_BYTES + question.len(), records) else {
         return Parsed::Malformed((question.len() == name_bytes + 4).then_some(question));
     };
@@ -136,11 +140,11 @@ fn labels_end(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The last OPT among so many records. A message that ends before a record has no more of them; one that ends in a
-/// record is malformed.
-fn find_opt(packet: &[u8], mut at: usize, records: u32) -> Option<Option<Edns>> {
+/// The last OPT of the additional section, after so many records of others. A message that ends before a record has
+/// no more of them; one that ends in a record is malformed.
+fn find_opt(packet: &[u8], mut at: usize, [others, additional]: [u16; 2]) -> Option<Option<Edns>> {
     let mut edns = None;
-    for _ in 0..records {
+    for record in 0..others + additional {
         if at >= packet.len() {
             break;
         }
@@ -150,7 +154,7 @@ fn find_opt(packet: &[u8], mut at: usize, records: u32) -> Option<Option<Edns>> 
         if end > packet.len() {
             return None;
         }
-        if u16::from_be_bytes([fixed[0], fixed[1]]) == kind::OPT {
+        if record >= others && u16::from_be_bytes([fixed[0], fixed[1]]) == kind::OPT {
             edns = Some(Edns { size: u16::from_be_bytes([fixed[2], fixed[3]]), version: fixed[5] });
         }
         at = end;
@@ -261,7 +265,9 @@ mod tests {
         );
         let packet = query(b"\x01a\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\0\0\0");
         assert!(matches!(parse(&packet), Parsed::Malformed(Some(_))), "ends within a record");
-        for bad in [&b"\x01"[..], b"\x40a\0\0\x01\0\x01", b"\xc0\x0c\0\x01\0\x01"] {
+        for bad in
+            [&b"\x01"[..], b"\x40a\0\0\x01\0\x01", b"\xc0\x0c\0\x01\0\x01", b"\x01a\0\0", b"\x01a\0\0\x01\0"]
+        {
             assert!(matches!(parse(&query(bad)), Parsed::Malformed(None)));
         }
     }
