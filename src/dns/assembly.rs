@@ -4,8 +4,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ahash::AHashSet;
-
 use super::{
     choice::{Choice, Draw},
     reply::PRIORITY,
@@ -13,7 +11,7 @@ use super::{
     txt,
     wire::{self, HEAD_BYTES, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, kind},
 };
-use crate::catalog::{Group, Instance};
+use crate::catalog::{Chunk, Group};
 
 /// What is asked of a service, and how much may be said.
 pub struct Asked<'a> {
@@ -72,17 +70,15 @@ pub enum Cut {
 #[derive(Default)]
 pub struct Assembly {
     choice: Choice,
-    seen: AHashSet<Seen>,
+    seen: Seen,
     written: Vec<Written>,
 }
 
-/// What makes a record the same as one of another chunk.
-#[derive(PartialEq, Eq, Hash)]
-enum Seen {
-    V4(Option<Ipv4Addr>),
-    V6(Option<Ipv6Addr>),
-    /// The node, by where its record lies; the target; the port.
-    Srv(usize, Option<IpAddr>, u16),
+/// A chunk, what is kept of it, and the places that are candidates.
+struct Part<'a> {
+    chunk: &'a Chunk,
+    table: &'a Table,
+    places: &'a [u16],
 }
 
 /// An SRV record in the message, whose target wants its addresses.
@@ -100,16 +96,21 @@ const ADDRESS_LABEL_BYTES_MAX: usize = 33;
 impl Assembly {
     /// Appends records to `out`, which holds the header and the question as asked.
     pub fn assemble(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
-        match self.count(asked, random) {
+        match self.parts(asked, random) {
             Err(outcome) => outcome,
-            Ok(Kind::Srv) => self.targets(asked, out, random),
-            Ok(kind) => self.addresses(asked, kind == Kind::Aaaa, out, random),
+            Ok((Kind::Srv, parts)) => self.targets(asked, &parts, out, random),
+            Ok((kind, parts)) => self.addresses(asked, &parts, kind == Kind::Aaaa, out, random),
         }
     }
 
-    /// Counts the candidates of each chunk, and says which kind to answer where ANY is asked.
-    fn count(&mut self, asked: &Asked, random: &mut fastrand::Rng) -> Result<Kind, Assembled> {
+    /// The candidates of each chunk, and which kind to answer where ANY is asked.
+    fn parts<'a>(
+        &mut self,
+        asked: &Asked<'a>,
+        random: &mut fastrand::Rng,
+    ) -> Result<(Kind, Vec<Part<'a>>), Assembled> {
         let (mut ready, mut v4, mut v6, mut any) = (0, 0, 0, false);
+        let mut parts = Vec::with_capacity(asked.group.chunks().len());
         self.choice.clear();
         for chunk in asked.group.chunks() {
             let table = Table::of(chunk, random).ok_or(Assembled::AskPlain)?;
@@ -118,26 +119,31 @@ impl Assembly {
             }
             let lists = table.lists(chunk, asked.tag, random);
             any |= lists.is_some();
-            self.choice.push(lists.map_or(0, |lists| lists.places(asked.kind, asked.only_passing).len()));
+            let places = lists.map_or(&[][..], |lists| lists.places(asked.kind, asked.only_passing));
+            self.choice.push(places.len());
+            parts.push(Part { chunk, table, places });
             if let Some(lists) = lists {
                 ready += lists.count(asked.only_passing);
-                v4 += lists.places(Kind::A, asked.only_passing).len();
-                v6 += lists.places(Kind::Aaaa, asked.only_passing).len();
+                if asked.kind == Kind::Any {
+                    v4 += lists.places(Kind::A, asked.only_passing).len();
+                    v6 += lists.places(Kind::Aaaa, asked.only_passing).len();
+                }
             }
         }
         match asked.kind {
             _ if ready == 0 => Err(Assembled::NoneReady { any }),
             Kind::Any if v4 > 0 && v6 > 0 => Err(Assembled::AskPlain),
-            Kind::Any if v6 > 0 => self.count(&Asked { kind: Kind::Aaaa, ..*asked }, random),
-            Kind::Any if v4 > 0 => Ok(Kind::A),
+            Kind::Any if v6 > 0 => self.parts(&Asked { kind: Kind::Aaaa, ..*asked }, random),
+            Kind::Any if v4 > 0 => Ok((Kind::A, parts)),
             _ if self.choice.total() == 0 => Err(Assembled::NoData),
-            kind => Ok(kind),
+            kind => Ok((kind, parts)),
         }
     }
 
     fn addresses(
         &mut self,
         asked: &Asked,
+        parts: &[Part],
         v6: bool,
         out: &mut Vec<u8>,
         random: &mut fastrand::Rng,
@@ -146,11 +152,9 @@ impl Assembly {
         self.begin(asked, each, out, random);
         let (mut answers, mut cut) = (0, Cut::No);
         while let Some(draw) = self.choice.next(random) {
-            let Some(found) = Found::of(asked, if v6 { Kind::Aaaa } else { Kind::A }, draw, random) else {
-                continue;
-            };
-            let (a, aaaa) = (found.record.v4, found.record.v6);
-            if !self.is_new(asked, if v6 { Seen::V6(aaaa) } else { Seen::V4(a) }) {
+            let Record { v4: a, v6: aaaa, .. } = *Found::of(parts, draw).record;
+            let key = if v6 { aaaa.map_or(0, key_of_v6) } else { a.map_or(0, |a| u64::from(u32::from(a))) };
+            if parts.len() > 1 && !self.seen.insert(key) {
                 continue;
             }
             cut = asked.cut(answers, out.len() + each);
@@ -169,15 +173,21 @@ impl Assembly {
     }
 
     /// SRV records, their targets' addresses, and the meta of their nodes if all of it fits.
-    fn targets(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
+    fn targets(
+        &mut self,
+        asked: &Asked,
+        parts: &[Part],
+        out: &mut Vec<u8>,
+        random: &mut fastrand::Rng,
+    ) -> Assembled {
         let fixed = HEAD_BYTES + SRV_NUMBER_BYTES;
         let usual = fixed + 8 + asked.node_tail.len() + asked.zone.len() + HEAD_BYTES + ADDRESS_V4_BYTES;
         self.begin(asked, usual, out, random);
         self.written.clear();
         let (mut glue_bytes, mut cut) = (0, Cut::No);
         while let Some(draw) = self.choice.next(random) {
-            let Some(found) = Found::of(asked, Kind::Srv, draw, random) else { continue };
-            if !self.is_new(asked, Seen::Srv(found.node_at(), found.record.target, found.record.port)) {
+            let found = Found::of(parts, draw);
+            if parts.len() > 1 && !self.seen.insert(found.record.key()) {
                 continue;
             }
             let target_at = out.len() + fixed;
@@ -191,14 +201,14 @@ impl Assembly {
             found.push_srv(asked, target_bytes, out);
             self.written.push(Written { draw, target_at });
         }
-        let mut additional = 0;
-        self.each_written(asked, random, |found, at| additional += found.push_glue(asked, at, out));
+        let written =
+            || self.written.iter().map(|written| (Found::of(parts, written.draw), written.target_at));
+        let additional: u16 =
+            written().map(|(found, target_at)| found.push_glue(asked, target_at, out)).sum();
         let before = out.len();
         let mut texts = 0;
         if asked.node_meta_txt && cut != Cut::BySize {
-            self.each_written(asked, random, |found, target_at| {
-                texts += found.push_meta(asked, target_at, out)
-            });
+            texts = written().map(|(found, target_at)| found.push_meta(asked, target_at, out)).sum();
         }
         if out.len() > asked.bytes_max {
             out.truncate(before);
@@ -208,22 +218,9 @@ impl Assembly {
     }
 
     fn begin(&mut self, asked: &Asked, each: usize, out: &[u8], random: &mut fastrand::Rng) {
-        let room = asked.bytes_max.saturating_sub(out.len()) / each;
-        self.choice.begin(room.min(asked.count_max), random);
+        let room = (asked.bytes_max.saturating_sub(out.len()) / each).min(asked.count_max);
+        self.choice.begin(room, random);
         self.seen.clear();
-    }
-
-    /// Within a chunk each record comes once; the same may come again in another chunk.
-    fn is_new(&mut self, asked: &Asked, record: Seen) -> bool {
-        asked.group.chunks().len() == 1 || self.seen.insert(record)
-    }
-
-    fn each_written(&self, asked: &Asked, random: &mut fastrand::Rng, mut then: impl FnMut(Found, usize)) {
-        for written in &self.written {
-            if let Some(found) = Found::of(asked, Kind::Srv, written.draw, random) {
-                then(found, written.target_at);
-            }
-        }
     }
 }
 
@@ -249,28 +246,18 @@ impl Asked<'_> {
 
 /// A drawn instance and what is kept of it.
 struct Found<'a> {
-    instance: &'a Instance,
+    part: &'a Part<'a>,
+    place: u16,
     record: &'a Record,
     node_labels: &'a [u8],
 }
 
 impl<'a> Found<'a> {
-    fn of(asked: &Asked<'a>, kind: Kind, draw: Draw, random: &mut fastrand::Rng) -> Option<Self> {
-        let chunk = asked.group.chunks().get(draw.chunk as usize)?;
-        let table = Table::of(chunk, random)?;
-        let places = table.lists(chunk, asked.tag, random)?.places(kind, asked.only_passing);
-        let place = *places.get(draw.at as usize)?;
-        let record = table.record(place);
-        Some(Found {
-            instance: &chunk.instances()[usize::from(place)],
-            record,
-            node_labels: table.node_labels(record),
-        })
-    }
-
-    /// One node row is one place in memory.
-    fn node_at(&self) -> usize {
-        std::sync::Arc::as_ptr(&self.instance.node).addr()
+    fn of(parts: &'a [Part<'a>], draw: Draw) -> Self {
+        let part = &parts[draw.chunk as usize];
+        let place = part.places[draw.at as usize];
+        let record = part.table.record(place);
+        Found { part, place, record, node_labels: part.table.node_labels(record) }
     }
 
     fn push_srv(&self, asked: &Asked, target_bytes: usize, out: &mut Vec<u8>) {
@@ -347,7 +334,11 @@ impl<'a> Found<'a> {
     }
 
     fn push_meta(&self, asked: &Asked, target_at: usize, out: &mut Vec<u8>) -> u16 {
-        let Some(meta) = &self.instance.node.meta else { return 0 };
+        if !self.record.has_meta {
+            return 0;
+        }
+        let instance = &self.part.chunk.instances()[usize::from(self.place)];
+        let Some(meta) = &instance.node.meta else { return 0 };
         let mut put = 0;
         for (key, value) in meta.iter() {
             // Too long already: all of it will be taken back.
@@ -382,4 +373,71 @@ fn put_address_label(out: &mut Vec<u8>, address: IpAddr) {
         IpAddr::V4(address) => put(&address.octets()),
         IpAddr::V6(address) => put(&address.octets()),
     }
+}
+
+/// Records that were drawn from one chunk and might come again from another, by 64 bits of what they are. Two IPv6
+/// addresses that meet in them by chance cost one record of an answer, once in more answers than will ever be given.
+struct Seen {
+    /// The question in which a slot was last written, and what.
+    slots: Vec<(u32, u64)>,
+    question: u32,
+    count: usize,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Seen { slots: vec![(0, 0); 256], question: 0, count: 0 }
+    }
+}
+
+impl Seen {
+    fn clear(&mut self) {
+        self.count = 0;
+        self.question = self.question.wrapping_add(1);
+        if self.question == 0 {
+            self.slots.fill((0, 0));
+            self.question = 1;
+        }
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, key: u64) -> bool {
+        if 2 * self.count >= self.slots.len() {
+            self.grow();
+        }
+        let mask = self.slots.len() - 1;
+        let mut at = (mixed(key) >> 32) as usize & mask;
+        loop {
+            let slot = &mut self.slots[at];
+            if slot.0 != self.question {
+                *slot = (self.question, key);
+                self.count += 1;
+                return true;
+            }
+            if slot.1 == key {
+                return false;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![(0, 0); 2 * self.slots.len()];
+        let (former, question) = (std::mem::replace(&mut self.slots, larger), self.question);
+        self.count = 0;
+        for (_, key) in former.into_iter().filter(|slot| slot.0 == question) {
+            self.insert(key);
+        }
+    }
+}
+
+fn key_of_v6(address: Ipv6Addr) -> u64 {
+    let bits = u128::from(address);
+    mixed((bits >> 64) as u64) ^ bits as u64
+}
+
+/// Spreads what differs in few bits over all of them.
+pub fn mixed(bits: u64) -> u64 {
+    let spread = (bits ^ (bits >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    spread ^ (spread >> 29)
 }

@@ -14,8 +14,8 @@ use ahash::AHashSet;
 
 use super::{
     address::{self, SrvTarget},
-    assembly::Kind,
-    wire::name_of,
+    assembly::{Kind, mixed},
+    wire::put_labels,
 };
 use crate::catalog::{Chunk, Health, Instance, Text, fold};
 
@@ -39,6 +39,9 @@ pub struct Record {
     pub weight: u16,
     /// What an SRV record points at: the name of this address; the node where there is none.
     pub target: Option<IpAddr>,
+    /// The node's row, by where it lies.
+    node: usize,
+    pub has_meta: bool,
     /// The labels of the node's name, as a range of the table's.
     labels: (u32, u8),
 }
@@ -116,6 +119,29 @@ impl Table {
 impl Record {
     /// `None` where the plain answer must be asked: an address that is a host name, a name that no packet can hold.
     fn of(instance: &Instance, labels: &mut Vec<u8>) -> Option<Record> {
+        let (v4, v6, target) = match address::only_ip(instance) {
+            Some((ip, is_nodes)) => {
+                let (v4, v6) = match ip {
+                    IpAddr::V4(v4) => (Some(v4), None),
+                    IpAddr::V6(v6) => (None, Some(v6)),
+                };
+                (v4, v6, (!is_nodes).then_some(ip))
+            }
+            None => Record::of_several(instance)?,
+        };
+        let start = labels.len();
+        if !put_labels(labels, &instance.node.name) {
+            return None;
+        }
+        let weight = address::weight(instance.service.weights, instance.health);
+        let labels = (u32::try_from(start).ok()?, u8::try_from(labels.len() - start).ok()?);
+        let node = Arc::as_ptr(&instance.node).addr();
+        let has_meta = instance.node.meta.as_ref().is_some_and(|meta| !meta.is_empty());
+        Some(Record { v4, v6, port: instance.service.port, weight, target, node, has_meta, labels })
+    }
+
+    /// By the rules for instances with several addresses, or with names for addresses.
+    fn of_several(instance: &Instance) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>, Option<IpAddr>)> {
         // No question's name is empty, so nothing here points at itself.
         let found = address::of_instance(instance, &[]);
         let target = match address::srv_target(instance, &[])? {
@@ -123,20 +149,22 @@ impl Record {
             SrvTarget::Address(ip) => Some(ip),
             SrvTarget::Host(_) => return None,
         };
-        if found.host.is_some() {
-            return None;
-        }
-        let (v4, v6) = match target {
-            // An SRV that names the node goes with the node's own addresses: they must be the ones answered here.
-            None if address::of_node(&instance.node) != found => return None,
-            _ => (found.v4, found.v6),
+        // An SRV that names the node goes with the node's own addresses: they must be the ones answered here.
+        let differs = target.is_none() && address::of_node(&instance.node) != found;
+        (found.host.is_none() && !differs).then_some((found.v4, found.v6, target))
+    }
+
+    /// The same for SRV records of one node, target and port, and of those only.
+    pub fn key(&self) -> u64 {
+        let target = match self.target {
+            None => 0,
+            Some(IpAddr::V4(address)) => 1 << 32 | u64::from(u32::from(address)),
+            Some(IpAddr::V6(address)) => {
+                mixed((u128::from(address) >> 64) as u64) ^ u128::from(address) as u64
+            }
         };
-        let own = name_of(&instance.node.name)?;
-        let start = u32::try_from(labels.len()).ok()?;
-        labels.extend_from_slice(&own);
-        let weight = address::weight(instance.service.weights, instance.health);
-        let labels = (start, u8::try_from(own.len()).ok()?);
-        Some(Record { v4, v6, port: instance.service.port, weight, target, labels })
+        // Rows lie below 2^48.
+        mixed(target) ^ (self.node as u64) << 16 ^ u64::from(self.port)
     }
 }
 
@@ -153,14 +181,12 @@ impl Lists {
         random.shuffle(&mut places);
         places.sort_by_key(|place| health(*place) != Health::Passing);
         let passing = places.iter().filter(|place| health(**place) == Health::Passing).count();
-        let srv =
-            |place| (Arc::as_ptr(&instances[place as usize].node), record(place).target, record(place).port);
         Lists {
             passing: passing as u16,
             ready: places.len() as u16,
             v4: List::of(&places, passing, |place| record(place).v4),
             v6: List::of(&places, passing, |place| record(place).v6),
-            srv: List::of(&places, passing, |place| Some(srv(place))),
+            srv: List::of(&places, passing, |place| Some(record(place).key())),
         }
     }
 

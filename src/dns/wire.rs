@@ -237,14 +237,20 @@ impl Ede {
 /// whole is longer than a name may be.
 pub fn name_of(text: &str) -> Option<Vec<u8>> {
     let mut wire = Vec::with_capacity(text.len() + 1);
+    put_labels(&mut wire, text).then_some(wire)
+}
+
+/// As `name_of`, appended; `false` where it is no name, and then what was appended means nothing.
+pub fn put_labels(out: &mut Vec<u8>, text: &str) -> bool {
+    let start = out.len();
     for label in text.strip_suffix('.').unwrap_or(text).split('.') {
         if label.is_empty() || label.len() > 63 {
-            return None;
+            return false;
         }
-        wire.push(label.len() as u8);
-        wire.extend_from_slice(label.as_bytes());
+        out.push(label.len() as u8);
+        out.extend_from_slice(label.as_bytes());
     }
-    (wire.len() < NAME_BYTES_MAX).then_some(wire)
+    out.len() - start < NAME_BYTES_MAX
 }
 
 #[cfg(test)]
