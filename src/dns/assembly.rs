@@ -74,11 +74,13 @@ pub struct Assembly {
     written: Vec<Written>,
 }
 
-/// A chunk, what is kept of it, and the places that are candidates.
+/// A chunk, what is kept of it, and who is a candidate.
 struct Part<'a> {
     chunk: &'a Chunk,
     table: &'a Table,
-    places: &'a [u16],
+    v4: &'a [Ipv4Addr],
+    v6: &'a [Ipv6Addr],
+    srv: &'a [u16],
 }
 
 /// An SRV record in the message, whose target wants its addresses.
@@ -90,6 +92,7 @@ struct Written {
 const SRV_NUMBER_BYTES: usize = 6;
 const ADDRESS_V4_BYTES: usize = 4;
 const ADDRESS_V6_BYTES: usize = 16;
+const RECORD_BYTES_MAX: usize = HEAD_BYTES + ADDRESS_V6_BYTES;
 /// Of an IPv6 address: 32 digits and their number.
 const ADDRESS_LABEL_BYTES_MAX: usize = 33;
 
@@ -99,7 +102,17 @@ impl Assembly {
         match self.parts(asked, random) {
             Err(outcome) => outcome,
             Ok((Kind::Srv, parts)) => self.targets(asked, &parts, out, random),
-            Ok((kind, parts)) => self.addresses(asked, &parts, kind == Kind::Aaaa, out, random),
+            Ok((Kind::Aaaa, parts)) => {
+                let pick = |draw: Draw| parts[draw.chunk as usize].v6[draw.at as usize];
+                let record = record_of(kind::AAAA, asked.ttl_secs, ADDRESS_V6_BYTES);
+                self.addresses(asked, pick, key_of_v6, record, Ipv6Addr::octets, out, random)
+            }
+            Ok((_, parts)) => {
+                let pick = |draw: Draw| parts[draw.chunk as usize].v4[draw.at as usize];
+                let record = record_of(kind::A, asked.ttl_secs, ADDRESS_V4_BYTES);
+                let key = |address| u64::from(u32::from(address));
+                self.addresses(asked, pick, key, record, Ipv4Addr::octets, out, random)
+            }
         }
     }
 
@@ -119,16 +132,24 @@ impl Assembly {
             }
             let lists = table.lists(chunk, asked.tag, random);
             any |= lists.is_some();
-            let places = lists.map_or(&[][..], |lists| lists.places(asked.kind, asked.only_passing));
-            self.choice.push(places.len());
-            parts.push(Part { chunk, table, places });
-            if let Some(lists) = lists {
-                ready += lists.count(asked.only_passing);
-                if asked.kind == Kind::Any {
-                    v4 += lists.places(Kind::A, asked.only_passing).len();
-                    v6 += lists.places(Kind::Aaaa, asked.only_passing).len();
-                }
-            }
+            let only_passing = asked.only_passing;
+            let part = Part {
+                chunk,
+                table,
+                v4: lists.map_or(&[], |lists| lists.v4(only_passing)),
+                v6: lists.map_or(&[], |lists| lists.v6(only_passing)),
+                srv: lists.map_or(&[], |lists| lists.srv(only_passing)),
+            };
+            ready += lists.map_or(0, |lists| lists.count(only_passing));
+            v4 += part.v4.len();
+            v6 += part.v6.len();
+            self.choice.push(match asked.kind {
+                Kind::A | Kind::Any => part.v4.len(),
+                Kind::Aaaa => part.v6.len(),
+                Kind::Srv => part.srv.len(),
+                Kind::Other => 0,
+            });
+            parts.push(part);
         }
         match asked.kind {
             _ if ready == 0 => Err(Assembled::NoneReady { any }),
@@ -140,33 +161,33 @@ impl Assembly {
         }
     }
 
-    fn addresses(
+    /// Addresses of one family. `record` is one of them without its address, of which there are `N` bytes.
+    #[expect(clippy::too_many_arguments, reason = "all that differs between the families, by value")]
+    fn addresses<A: Copy, const N: usize>(
         &mut self,
         asked: &Asked,
-        parts: &[Part],
-        v6: bool,
+        pick: impl Fn(Draw) -> A,
+        key: impl Fn(A) -> u64,
+        mut record: [u8; RECORD_BYTES_MAX],
+        octets: impl Fn(&A) -> [u8; N],
         out: &mut Vec<u8>,
         random: &mut fastrand::Rng,
     ) -> Assembled {
-        let each = HEAD_BYTES + if v6 { ADDRESS_V6_BYTES } else { ADDRESS_V4_BYTES };
-        self.begin(asked, each, out, random);
+        let record = &mut record[..HEAD_BYTES + N];
+        self.begin(asked, record.len(), out, random);
+        let several = asked.group.chunks().len() > 1;
         let (mut answers, mut cut) = (0, Cut::No);
         while let Some(draw) = self.choice.next(random) {
-            let Record { v4: a, v6: aaaa, .. } = *Found::of(parts, draw).record;
-            let key = if v6 { aaaa.map_or(0, key_of_v6) } else { a.map_or(0, |a| u64::from(u32::from(a))) };
-            if parts.len() > 1 && !self.seen.insert(key) {
+            let address = pick(draw);
+            if several && !self.seen.insert(key(address)) {
                 continue;
             }
-            cut = asked.cut(answers, out.len() + each);
+            cut = asked.cut(answers, out.len() + record.len());
             if cut != Cut::No {
                 break;
             }
-            wire::put_pointer(out, QUESTION_AT);
-            match (v6, a, aaaa) {
-                (false, Some(address), _) => wire::put_v4(out, asked.ttl_secs, address),
-                (true, _, Some(address)) => wire::put_v6(out, asked.ttl_secs, address),
-                _ => unreachable!("a list of a family holds records of that family"),
-            }
+            record[HEAD_BYTES..].copy_from_slice(&octets(&address));
+            out.extend_from_slice(record);
             answers += 1;
         }
         Assembled::Records { answers: answers as u16, additional: 0, cut }
@@ -255,7 +276,7 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn of(parts: &'a [Part<'a>], draw: Draw) -> Self {
         let part = &parts[draw.chunk as usize];
-        let place = part.places[draw.at as usize];
+        let place = part.srv[draw.at as usize];
         let record = part.table.record(place);
         Found { part, place, record, node_labels: part.table.node_labels(record) }
     }
@@ -357,6 +378,17 @@ impl<'a> Found<'a> {
         }
         put
     }
+}
+
+/// A record of the question's name, without its address.
+fn record_of(kind: u16, ttl_secs: u32, data_bytes: usize) -> [u8; RECORD_BYTES_MAX] {
+    let mut record = [0; RECORD_BYTES_MAX];
+    record[..2].copy_from_slice(&(0xc000 | QUESTION_AT as u16).to_be_bytes());
+    record[2..4].copy_from_slice(&kind.to_be_bytes());
+    record[4..6].copy_from_slice(&wire::class::IN.to_be_bytes());
+    record[6..10].copy_from_slice(&ttl_secs.to_be_bytes());
+    record[10..HEAD_BYTES].copy_from_slice(&(data_bytes as u16).to_be_bytes());
+    record
 }
 
 /// The first label of an address's name: its digits in hexadecimal.

@@ -14,7 +14,7 @@ use ahash::AHashSet;
 
 use super::{
     address::{self, SrvTarget},
-    assembly::{Kind, mixed},
+    assembly::mixed,
     wire::put_labels,
 };
 use crate::catalog::{Chunk, Health, Instance, Text, fold};
@@ -47,21 +47,20 @@ pub struct Record {
 }
 
 /// The places of one answer's candidates, by kind of record.
-#[derive(Default)]
 pub struct Lists {
     /// Instances that are passing, and that are not critical, whether or not they have a record of some kind.
     pub passing: u16,
     pub ready: u16,
-    v4: List,
-    v6: List,
-    srv: List,
+    v4: List<Ipv4Addr>,
+    v6: List<Ipv6Addr>,
+    /// By place in the chunk.
+    srv: List<u16>,
 }
 
-/// Places in a chunk: passing ones first, then the rest of those that are not critical; each record once, and in
+/// What answers take from a chunk, whole where it is an address: passing ones first, then the rest of those that are not critical; each record once, and in
 /// each part in an order of no meaning, so that a run of them is a random choice.
-#[derive(Default)]
-struct List {
-    places: Box<[u16]>,
+struct List<T> {
+    entries: Box<[T]>,
     passing: u16,
 }
 
@@ -184,21 +183,24 @@ impl Lists {
         Lists {
             passing: passing as u16,
             ready: places.len() as u16,
-            v4: List::of(&places, passing, |place| record(place).v4),
-            v6: List::of(&places, passing, |place| record(place).v6),
-            srv: List::of(&places, passing, |place| Some(record(place).key())),
+            v4: List::of(&places, passing, |place| record(place).v4, |_, address| address),
+            v6: List::of(&places, passing, |place| record(place).v6, |_, address| address),
+            srv: List::of(&places, passing, |place| Some(record(place).key()), |place, _| place),
         }
     }
 
-    /// The candidates for one kind of record, under a health policy. ANY is decided by what there is.
-    pub fn places(&self, kind: Kind, only_passing: bool) -> &[u16] {
-        let list = match kind {
-            Kind::A | Kind::Any => &self.v4,
-            Kind::Aaaa => &self.v6,
-            Kind::Srv => &self.srv,
-            Kind::Other => return &[],
-        };
-        if only_passing { &list.places[..usize::from(list.passing)] } else { &list.places }
+    /// The candidates under a health policy.
+    pub fn v4(&self, only_passing: bool) -> &[Ipv4Addr] {
+        self.v4.under(only_passing)
+    }
+
+    pub fn v6(&self, only_passing: bool) -> &[Ipv6Addr] {
+        self.v6.under(only_passing)
+    }
+
+    /// By place in the chunk.
+    pub fn srv(&self, only_passing: bool) -> &[u16] {
+        self.srv.under(only_passing)
     }
 
     /// How many instances there are under a health policy, with or without a record of some kind.
@@ -207,15 +209,24 @@ impl Lists {
     }
 }
 
-impl List {
-    /// Of `places`, the first `passing` of which are passing: each that has a key, each key once.
-    fn of<K: Hash + Eq>(places: &[u16], passing: usize, key: impl Fn(u16) -> Option<K>) -> List {
+impl<T> List<T> {
+    /// Of `places`, the first `passing` of which are passing: what each that has a key gives, each key once.
+    fn of<K: Hash + Eq + Copy>(
+        places: &[u16],
+        passing: usize,
+        key: impl Fn(u16) -> Option<K>,
+        entry: impl Fn(u16, K) -> T,
+    ) -> Self {
         let mut seen = AHashSet::with_capacity(places.len());
-        let mut new = |place: &u16| key(*place).is_some_and(|key| seen.insert(key));
+        let mut new = |place: &u16| key(*place).filter(|key| seen.insert(*key)).map(|key| entry(*place, key));
         let (first, rest) = places.split_at(passing);
-        let mut kept: Vec<u16> = first.iter().copied().filter(&mut new).collect();
+        let mut kept: Vec<T> = first.iter().filter_map(&mut new).collect();
         let passing = kept.len() as u16;
-        kept.extend(rest.iter().copied().filter(&mut new));
-        List { places: kept.into(), passing }
+        kept.extend(rest.iter().filter_map(&mut new));
+        List { entries: kept.into(), passing }
+    }
+
+    fn under(&self, only_passing: bool) -> &[T] {
+        if only_passing { &self.entries[..usize::from(self.passing)] } else { &self.entries }
     }
 }
