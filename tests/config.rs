@@ -67,6 +67,8 @@ fn an_agent_that_cannot_be_yet_is_refused() {
     assert_eq!(dev.fixed_keys_changed(&config(&["-dev", "-log-level=WARN"])), Vec::<&str>::new());
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-node=other", "-dns-port=1"]));
     assert_eq!(changed, ["node_name", "ports.dns"]);
+    let changed = dev.fixed_keys_changed(&config(&["-dev", "-hcl=discard_check_output = true", "-log-json"]));
+    assert_eq!(changed, ["discard_check_output", "log_json"]);
 }
 
 /// A case is `== what it shows`, the flags in a line, files after `-- NAME`, and what comes of it after `-- expect`:

@@ -3,14 +3,21 @@
 
 use std::sync::Arc;
 
-use super::tree::{Cursor, DEPTH_MAX, Kind, Member, SyntaxError, Value};
+use super::{
+    json,
+    tree::{Cursor, DEPTH_MAX, Kind, Member, SyntaxError, Value},
+};
 
-/// Reads a whole file. Repeated keys stay as written; who reads the tree says what they mean.
+/// Reads a whole file. Repeated keys stay as written; who reads the tree says what they mean. A text that begins with
+/// a brace is JSON, as HCL 1 has it.
 ///
 /// # Errors
 /// The first place where the text is no HCL.
 pub fn parse(file: &Arc<str>, text: &str) -> Result<Value, SyntaxError> {
     let mut reader = Reader { cursor: Cursor::new(file, text) };
+    if reader.cursor.rest().trim_start().starts_with('{') {
+        return json::parse(file, text);
+    }
     let place = reader.cursor.place();
     let members = reader.members(None, 0)?;
     Ok(Value { kind: Kind::Object(members), place })

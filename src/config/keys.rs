@@ -21,6 +21,8 @@ enum Form {
     /// Nanoseconds.
     SpanMin(i64),
     Block(Keys),
+    /// A block that is not looked into. Anything else would hide what it secures.
+    Open,
     /// Not looked into.
     Any,
     /// Accepted without a word: no user may set it.
@@ -29,7 +31,7 @@ enum Form {
 
 type Keys = &'static [(&'static str, Form)];
 
-use Form::{Any, Between, Block, Bool, Count, Fixed, Float, Int, OneOf, SpanMin, Texts};
+use Form::{Any, Between, Block, Bool, Count, Fixed, Float, Int, OneOf, Open, SpanMin, Texts};
 const TEXT: Form = Form::Text;
 const SPAN: Form = Form::Span;
 
@@ -53,8 +55,8 @@ const UNUSED: Keys = &[
     ("advertise_addr_wan_ipv6", TEXT),
     ("advertise_reconnect_timeout", SPAN),
     ("ae_interval", Fixed),
-    ("audit", Any),
-    ("auto_config", Any),
+    ("audit", Open),
+    ("auto_config", Open),
     ("auto_encrypt", Block(&[("tls", Bool), ("allow_tls", Bool), ("dns_san", Texts), ("ip_san", Texts)])),
     ("auto_reload_config", Bool),
     ("autopilot", Block(AUTOPILOT)),
@@ -65,9 +67,9 @@ const UNUSED: Keys = &[
     ("cert_file", TEXT),
     ("check_deregister_interval_min", Fixed),
     ("check_reap_interval", Fixed),
-    ("cloud", Any),
-    ("config_entries", Any),
-    ("connect", Any),
+    ("cloud", Open),
+    ("config_entries", Open),
+    ("connect", Open),
     ("disable_anonymous_signature", Bool),
     ("disable_coordinates", Bool),
     ("disable_host_node_id", Bool),
@@ -88,7 +90,7 @@ const UNUSED: Keys = &[
     ("gossip_wan", Block(GOSSIP)),
     ("key_file", TEXT),
     ("license_path", TEXT),
-    ("locality", Any),
+    ("locality", Open),
     ("log_file", TEXT),
     ("log_rotate_bytes", Int),
     ("log_rotate_duration", SPAN),
@@ -100,8 +102,8 @@ const UNUSED: Keys = &[
     ("primary_gateways", Texts),
     ("primary_gateways_interval", SPAN),
     ("protocol", Int),
-    ("raft_boltdb", Any),
-    ("raft_logstore", Any),
+    ("raft_boltdb", Open),
+    ("raft_logstore", Open),
     ("raft_protocol", Int),
     ("raft_snapshot_interval", SPAN),
     ("raft_snapshot_threshold", Int),
@@ -111,7 +113,7 @@ const UNUSED: Keys = &[
     ("reconnect_timeout_wan", SPAN),
     ("recursors", Texts),
     ("rejoin_after_leave", Bool),
-    ("reporting", Any),
+    ("reporting", Open),
     ("retry_interval", SPAN),
     ("retry_interval_wan", SPAN),
     ("retry_join", Texts),
@@ -129,14 +131,14 @@ const UNUSED: Keys = &[
     ("start_join", Texts),
     ("start_join_wan", Texts),
     ("syslog_facility", TEXT),
-    ("telemetry", Any),
-    ("tls", Any),
+    ("telemetry", Open),
+    ("tls", Open),
     ("tls_cipher_suites", TEXT),
     ("tls_min_version", TEXT),
     ("tls_prefer_server_cipher_suites", Bool),
     ("translate_wan_addrs", Bool),
     ("ui", Bool),
-    ("ui_config", Any),
+    ("ui_config", Open),
     ("ui_content_path", TEXT),
     ("ui_dir", TEXT),
     ("unix_sockets", Block(&[("user", TEXT), ("group", TEXT), ("mode", TEXT)])),
@@ -150,7 +152,7 @@ const UNUSED: Keys = &[
     ("version_metadata", Fixed),
     ("version_prerelease", Fixed),
     ("watches", Any),
-    ("xds", Any),
+    ("xds", Open),
 ];
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -167,7 +169,7 @@ const ACL: Keys = &[
     ("policy_ttl", SPAN),
     ("role_ttl", SPAN),
     ("token_ttl", SPAN),
-    ("tokens", Any),
+    ("tokens", Open),
 ];
 
 const AUTOPILOT: Keys = &[
@@ -230,7 +232,7 @@ pub const DNS_CONFIG: UnusedBlock = UnusedBlock(&[
 ]);
 
 /// Inside `http_config`, beside the keys that count.
-pub const HTTP_CONFIG: UnusedBlock = UnusedBlock(&[("max_header_bytes", Int), ("use_cache", Bool)]);
+pub const HTTP_CONFIG: UnusedBlock = UnusedBlock(&[("use_cache", Bool)]);
 
 /// Inside `addresses`, beside the keys that count.
 pub const ADDRESSES: UnusedBlock = UnusedBlock(&[("grpc", TEXT), ("grpc_tls", TEXT), ("https", TEXT)]);
@@ -348,6 +350,9 @@ fn read(block: &mut Fields, key: &str, form: &Form, findings: &mut Findings) {
         }
         Form::Span => {
             block.duration(key, findings);
+        }
+        Open => {
+            block.block(key, findings);
         }
         Any | Fixed => {
             block.take_all(key);

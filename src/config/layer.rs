@@ -94,11 +94,17 @@ fn read_identity(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
 }
 
 fn read_checking(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
-    layer.enable_script_checks = top.bool("enable_script_checks", findings);
-    layer.enable_local_script_checks = top.bool("enable_local_script_checks", findings);
+    layer.enable_script_checks = read_scripts(top, "enable_script_checks", findings);
+    layer.enable_local_script_checks = read_scripts(top, "enable_local_script_checks", findings);
     layer.check_update_interval = top.duration("check_update_interval", findings).map(|span| duration(&span));
     layer.check_output_bytes_max = read_output_max(top, findings);
     layer.discard_check_output = top.bool("discard_check_output", findings);
+}
+
+/// One of the wrong type is a fault, and counts as true: no check is blamed for it.
+fn read_scripts(top: &mut Fields, key: &str, findings: &mut Findings) -> Option<bool> {
+    let given = top.place(key).is_some();
+    top.bool(key, findings).or(given.then_some(true))
 }
 
 /// A text that is not empty, with its place.
@@ -143,6 +149,9 @@ fn read_node_meta(top: &mut Fields, findings: &mut Findings) -> Vec<(String, Str
 fn read_datacenter(top: &mut Fields, key: &str, findings: &mut Findings) -> Option<String> {
     let place = top.place(key)?;
     let text = top.text(key, findings)?.to_lowercase();
+    if text.is_empty() && key == "primary_datacenter" {
+        return None; // the same as this one
+    }
     let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     if !text.is_empty() && text.bytes().all(valid) {
         return Some(text);
@@ -299,6 +308,10 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
                 }
             }
         }
+        let bytes = block.int("max_header_bytes", findings).filter(|bytes| *bytes > 0);
+        if let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+            http.limits.header_bytes_max = bytes;
+        }
         for key in ["block_endpoints", "allow_write_http_from"] {
             if let Some(place) = block.place(key)
                 && block.texts(key, findings).is_some_and(|list| !list.is_empty())
@@ -312,7 +325,7 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
     if let Some(mut block) = top.block("limits", findings) {
         let most = block.count("http_max_conns_per_client", i64::from(u32::MAX), findings);
         if let Some(most) = most.and_then(|most| usize::try_from(most).ok()) {
-            http.connections_per_address_max = most;
+            http.connections_per_address_max = if most == 0 { usize::MAX } else { most }; // 0 is no limit
         }
         keys::LIMITS.take(&mut block, ignored, findings);
         block.finish(findings);

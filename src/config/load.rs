@@ -51,6 +51,10 @@ pub fn load(flags: &Flags) -> Result<Config, Faults> {
     // Of half a configuration only nonsense could follow.
     let is_whole = unread == 0 && findings.faults.len() == of_definitions;
     findings.faults.append(&mut findings.refusals);
+    if unread == 0 {
+        check_definitions(&definitions, scripts(&layer), &mut findings);
+    }
+    warn_of_remote_scripts(&layer, &mut findings);
     findings.warnings.sort_by(|a, b| a.place.cmp(&b.place));
     let config = if is_whole { finish(layer, definitions, flags, &mut findings) } else { None };
     config.filter(|_| findings.faults.is_empty()).ok_or_else(|| Faults::new(findings.faults))
@@ -73,18 +77,12 @@ impl fmt::Display for Faults {
 
 /// `None` where a default cannot be found.
 fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut Findings) -> Option<Config> {
-    let server = layer.server.unwrap_or(flags.dev);
+    let (server, scripts) = (layer.server.unwrap_or(flags.dev), scripts(&layer));
     check_bootstrap(&layer, flags, server, findings);
     check_data_dir(&layer, flags, findings);
     let datacenter = layer.datacenter.unwrap_or_else(|| "dc1".into());
     let node_name = layer.node_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name);
     warn_of_odd_node_name(&node_name, findings);
-    let scripts = match (layer.enable_script_checks, layer.enable_local_script_checks) {
-        (Some(true), _) => Scripts::All,
-        (_, Some(true)) => Scripts::Local,
-        _ => Scripts::Off,
-    };
-    check_definitions(&definitions, scripts, findings);
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let client = layer.client.unwrap_or_else(|| vec![loopback]);
     let sockets = |addresses: Option<Vec<IpAddr>>, port: Option<i64>, default: u16| -> Vec<SocketAddr> {
@@ -140,6 +138,21 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         checks: definitions.checks.into_all().into_iter().map(|(check, _)| check).collect(),
         warnings: findings.warnings.iter().map(Fault::to_string).collect(),
     })
+}
+
+fn scripts(layer: &Layer) -> Scripts {
+    match (layer.enable_script_checks, layer.enable_local_script_checks) {
+        (Some(true), _) => Scripts::All,
+        (_, Some(true)) => Scripts::Local,
+        _ => Scripts::Off,
+    }
+}
+
+fn warn_of_remote_scripts(layer: &Layer, findings: &mut Findings) {
+    if layer.enable_script_checks == Some(true) {
+        let text = "enable_script_checks without access control is DANGEROUS: whoever reaches the HTTP API may run programs here; enable_local_script_checks is enough for checks in files";
+        findings.warn(&Place::default(), text);
+    }
 }
 
 /// Who may begin a cluster. The keys have no effect yet, and are wrong all the same.

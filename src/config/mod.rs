@@ -106,12 +106,21 @@ impl Config {
             ("server", self.server != other.server),
             ("data_dir", self.data_dir != other.data_dir),
             ("advertise_addr", self.advertise != other.advertise),
+            ("advertise_addr_wan", self.advertise_wan != other.advertise_wan),
             ("domain", self.dns.domain != other.dns.domain),
             ("alt_domain", self.dns.alt_domain != other.dns.alt_domain),
             ("lictor.dns.udp_batch", self.dns.udp_batch != other.dns.udp_batch),
             ("ports.dns", self.dns_addrs != other.dns_addrs),
             ("ports.http", self.http_addrs != other.http_addrs),
             ("ports.server", self.server_port != other.server_port),
+            ("ports.serf_lan", self.serf_lan_port != other.serf_lan_port),
+            ("http_config.max_header_bytes", self.http.limits != other.http.limits),
+            ("check_output_max_size", self.check_output_bytes_max != other.check_output_bytes_max),
+            ("discard_check_output", self.discard_check_output != other.discard_check_output),
+            ("leave_on_terminate", self.leave_on_terminate != other.leave_on_terminate),
+            ("skip_leave_on_interrupt", self.skip_leave_on_interrupt != other.skip_leave_on_interrupt),
+            ("log_json", self.log.json != other.log.json),
+            ("pid_file", self.pid_file != other.pid_file),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

@@ -159,6 +159,7 @@ impl<'a> Cursor<'a> {
             Some(letter @ ('"' | '\\' | '/' | '\'')) => letter,
             Some('x') => self.code(2)?,
             Some('U') => self.code(8)?,
+            Some(first @ '0'..='7') => self.octal(first)?,
             Some('u') => self.utf16()?,
             _ => return Err(self.error("unknown escape in a string")),
         })
@@ -179,6 +180,16 @@ impl<'a> Cursor<'a> {
         let low = self.hex(4)?;
         Ok(char::from_u32(0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00))
             .unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+
+    /// Three digits, of which the first is read.
+    fn octal(&mut self, first: char) -> Result<char, SyntaxError> {
+        let mut code = first.to_digit(8).unwrap_or(0);
+        for _ in 0..2 {
+            let digit = self.next().and_then(|letter| letter.to_digit(8));
+            code = code << 3 | digit.ok_or_else(|| self.error("expected an octal digit"))?;
+        }
+        char::from_u32(code).ok_or_else(|| self.error("an escape that is no character"))
     }
 
     fn code(&mut self, digits: usize) -> Result<char, SyntaxError> {
