@@ -97,19 +97,24 @@ impl Choice {
         self.first = random.usize(..self.counts.len());
         let (total, wanted) = (self.total as u64, wanted.min(self.total) as u64);
         let offset = random.u64(..total);
-        let (mut sum, mut dealt) = (0, 0);
+        // Divisions would cost more than all the rest: what is due of the next cut is carried along instead.
+        let mut due = offset;
         for turn in 0..self.counts.len() {
             let count = self.counts[self.chunk(turn)];
-            sum += u64::from(count) * wanted;
-            let upto = (sum + offset) / total;
+            due += u64::from(count) * wanted;
+            let mut run = 0;
+            while due >= total {
+                due -= total;
+                run += 1;
+            }
             let start = if count == 0 { 0 } else { random.u32(..count) };
-            self.runs.push((start, ((upto - dealt) as u32).min(count)));
-            dealt = upto;
+            self.runs.push((start, run.min(count)));
         }
     }
 
     fn chunk(&self, turn: usize) -> usize {
-        (self.first + turn) % self.counts.len()
+        let chunk = self.first + turn;
+        if chunk < self.counts.len() { chunk } else { chunk - self.counts.len() }
     }
 
     fn next_dealt(&mut self) -> Option<Draw> {
@@ -134,7 +139,8 @@ impl Choice {
             self.cursor =
                 if rest { Cursor::Rest { turn, step: next } } else { Cursor::Run { turn, step: next } };
             if !ended {
-                return Some(Draw { chunk: chunk as u32, at: (start + from + step) % count });
+                let at = start + from + step;
+                return Some(Draw { chunk: chunk as u32, at: if at < count { at } else { at - count } });
             }
         }
     }
