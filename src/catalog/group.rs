@@ -46,6 +46,13 @@ impl Group {
         Group { key, name, index: 0, chunks: Vec::new() }
     }
 
+    /// Of instances in order.
+    pub(super) fn of(key: Key, name: Text, index: u64, instances: Vec<Arc<Instance>>) -> Self {
+        let chunks =
+            instances.chunks(CHUNK_MAX * 3 / 4).map(|run| Arc::new(Chunk::of(run.to_vec()))).collect();
+        Group { key, name, index, chunks }
+    }
+
     /// In the spelling of the first registration.
     pub fn name(&self) -> &Text {
         &self.name

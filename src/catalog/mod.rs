@@ -14,6 +14,7 @@ mod group;
 mod map;
 mod meta;
 mod record;
+mod rows;
 mod share;
 mod write;
 
@@ -28,6 +29,7 @@ pub use group::{Chunk, Group, Instance};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
+pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
 
 /// A name as it is looked up: lower-cased.
 pub type Key = Arc<str>;

@@ -389,3 +389,47 @@ fn words_are_shared_by_services_that_have_nothing_else_in_common() {
     assert!(Arc::ptr_eq(&team(&web), &team(&db)));
     drop(commands);
 }
+
+#[test]
+fn rows_that_are_of_no_catalog_are_told() {
+    let whole: Vec<Row> =
+        catalog([register(node("ash"), Some(service("web", "web")), vec![])]).rows().collect();
+    let put = |rows: Vec<Row>| Catalog::from_rows(rows.into_iter().map(Ok::<_, Mismatch>)).map(drop);
+    let [indexes, group, home] = &whole[..] else { panic!("{whole:?}") };
+    let (indexes, group, home) = (|| indexes.clone(), || group.clone(), || home.clone());
+    assert_eq!(put(vec![group(), home()]), Err(Mismatch::NoIndexes));
+    assert_eq!(put(vec![]), Err(Mismatch::NoIndexes));
+    assert_eq!(put(vec![indexes(), home()]), Err(Mismatch::NoGroup("web".into())));
+    assert_eq!(put(vec![indexes(), group()]), Err(Mismatch::NoInstance("web".into())));
+    assert_eq!(put(vec![indexes(), group(), home(), home()]), Err(Mismatch::Order("ash".into())));
+    assert_eq!(put(vec![indexes(), group(), home()]), Ok(()));
+}
+
+/// A fleet that was put together again takes no more memory than the one that grew: equal texts are shared.
+#[test]
+fn what_was_shared_is_shared_again() {
+    let fleet = |number: usize| {
+        let tagged = Service { tags: ["blue".into()].into(), ..service("web", "web") };
+        let check = Check { output: "fine".into(), ..check("c", "web", "passing") };
+        register(node(&format!("n{number:03}")), Some(tagged), vec![check])
+    };
+    let grown = catalog((0..900).map(fleet));
+    let again = Catalog::from_rows(grown.rows().map(|row| {
+        // As if it had been read from somewhere.
+        let text = serde_json::to_string(&row).expect("a row is plain");
+        Ok::<Row, Mismatch>(serde_json::from_str(&text).expect("it was written by us"))
+    }))
+    .unwrap();
+    again.assert_consistent();
+    let group = again.service("web").unwrap();
+    assert!(group.chunks().iter().all(|chunk| chunk.instances().len() <= 512));
+    let instances: Vec<_> = group.instances().collect();
+    for pair in instances.windows(2) {
+        let [one, other] = [&pair[0], &pair[1]];
+        assert!(Arc::ptr_eq(&one.service.tags, &other.service.tags));
+        assert!(Arc::ptr_eq(&one.service.name, &other.service.name));
+        assert!(Arc::ptr_eq(&one.checks[0].output, &other.checks[0].output));
+        assert!(Arc::ptr_eq(&one.checks[0].node, &one.node.name));
+        assert!(Arc::ptr_eq(&one.checks[0].service_tags, &one.service.tags));
+    }
+}

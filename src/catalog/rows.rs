@@ -1,0 +1,233 @@
+//! A catalog taken apart into rows, and put together again: what a snapshot is made of. The rows are plain values; how
+//! they are written out, and where, is not known here.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Catalog, Group, HashMap, Home, Instance, Key, Table, fold_key,
+    record::{Check, Node, Service, Text},
+    share::alike,
+};
+
+/// A piece of a catalog. They come in this order: the indexes, the services' names, the nodes with all that is on them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Row {
+    Indexes(Indexes),
+    /// A service by the spelling of its first registration, and the index of its newest change.
+    Group {
+        name: Text,
+        index: u64,
+    },
+    Node(NodeRow),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Indexes {
+    pub index: u64,
+    pub nodes: u64,
+    pub services: u64,
+    pub checks: u64,
+    pub service_gone: u64,
+    pub node_gone: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeRow {
+    pub node: Arc<Node>,
+    pub index: u64,
+    /// Of the node itself.
+    pub checks: Vec<Arc<Check>>,
+    pub services: Vec<ServiceRow>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServiceRow {
+    pub service: Arc<Service>,
+    pub checks: Vec<Arc<Check>>,
+}
+
+/// Rows that cannot be of one catalog.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mismatch {
+    #[error("no row of indexes comes first")]
+    NoIndexes,
+    #[error("the service {0:?} has instances and no row of its own")]
+    NoGroup(Text),
+    #[error("the service {0:?} has a row and no instance")]
+    NoInstance(Text),
+    #[error("the node {0:?} comes twice, or out of order")]
+    Order(Text),
+}
+
+impl Catalog {
+    /// Takes the catalog apart. Nothing is copied but the rows themselves.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        let indexes = Row::Indexes(Indexes {
+            index: self.index,
+            nodes: self.table_index(Table::Nodes),
+            services: self.table_index(Table::Services),
+            checks: self.table_index(Table::Checks),
+            service_gone: self.service_gone,
+            node_gone: self.node_gone,
+        });
+        let groups = self.services().map(|group| Row::Group { name: group.name.clone(), index: group.index });
+        [indexes].into_iter().chain(groups).chain(self.nodes().map(|home| Row::Node(NodeRow::of(home))))
+    }
+
+    /// Puts a catalog together from what [`Catalog::rows`] gave.
+    ///
+    /// # Errors
+    /// The first fault of the rows, or of the source they come from.
+    pub fn from_rows<E: From<Mismatch>>(
+        rows: impl IntoIterator<Item = Result<Row, E>>,
+    ) -> Result<Catalog, E> {
+        let mut building = Building::default();
+        for row in rows {
+            building.add(row?)?;
+        }
+        Ok(building.finish()?)
+    }
+}
+
+impl NodeRow {
+    fn of(home: &Home) -> NodeRow {
+        let services = home.instances().map(|instance| ServiceRow {
+            service: instance.service.clone(),
+            checks: instance.checks.to_vec(),
+        });
+        NodeRow {
+            node: home.node.clone(),
+            index: home.index,
+            checks: home.checks.to_vec(),
+            services: services.collect(),
+        }
+    }
+}
+
+/// A catalog on its way; nodes come in order, so that each service's instances do.
+#[derive(Default)]
+struct Building {
+    catalog: Catalog,
+    has_indexes: bool,
+    groups: HashMap<Key, Gathered>,
+    /// The row before: the likeliest to say the same things.
+    last_node: Option<Arc<Node>>,
+    last_check: Option<Arc<Check>>,
+}
+
+/// A service whose instances are being found.
+#[derive(Clone)]
+struct Gathered {
+    name: Text,
+    index: u64,
+    instances: Vec<Arc<Instance>>,
+}
+
+impl Building {
+    fn add(&mut self, row: Row) -> Result<(), Mismatch> {
+        match row {
+            Row::Indexes(indexes) => self.add_indexes(&indexes),
+            Row::Group { name, index } => {
+                let gathered = Gathered { name: name.clone(), index, instances: Vec::new() };
+                self.groups.insert(fold_key(&name), gathered);
+            }
+            Row::Node(_) if !self.has_indexes => return Err(Mismatch::NoIndexes),
+            Row::Node(row) => self.add_node(row)?,
+        }
+        Ok(())
+    }
+
+    fn add_indexes(&mut self, indexes: &Indexes) {
+        self.has_indexes = true;
+        let Indexes { index, nodes, services, checks, service_gone, node_gone } = *indexes;
+        for (table, index) in [(Table::Nodes, nodes), (Table::Services, services), (Table::Checks, checks)] {
+            self.catalog.tables[table as usize] = index;
+        }
+        (self.catalog.index, self.catalog.service_gone, self.catalog.node_gone) =
+            (index, service_gone, node_gone);
+    }
+
+    fn add_node(&mut self, row: NodeRow) -> Result<(), Mismatch> {
+        let NodeRow { node, index, checks, services } = row;
+        let mut node = Arc::unwrap_or_clone(node);
+        let models: Vec<&Node> = self.last_node.iter().map(|node| &**node).collect();
+        self.catalog.words.node(&mut node, &models);
+        let (key, node) = (fold_key(&node.name), Arc::new(node));
+        if self.catalog.node_names.get_max().is_some_and(|last| *last >= key) {
+            return Err(Mismatch::Order(node.name.clone()));
+        }
+        self.last_node = Some(node.clone());
+        let checks: Arc<[Arc<Check>]> =
+            checks.into_iter().map(|check| self.shared_check(check, &node, None)).collect();
+        let mut home = Home { node, checks, instances: Default::default(), index };
+        for ServiceRow { service, checks } in services {
+            let instance = self.instance(&home, service, checks)?;
+            home.instances.insert(fold_key(&instance.service.id), instance);
+        }
+        if let Some(id) = home.node.id {
+            self.catalog.ids.insert(id, key.clone());
+        }
+        self.catalog.node_names.insert(key.clone());
+        self.catalog.nodes.insert(key, Arc::new(home));
+        Ok(())
+    }
+
+    fn instance(
+        &mut self,
+        home: &Home,
+        service: Arc<Service>,
+        checks: Vec<Arc<Check>>,
+    ) -> Result<Arc<Instance>, Mismatch> {
+        let mut service = Arc::unwrap_or_clone(service);
+        let Some(gathered) = self.groups.get(&fold_key(&service.name)) else {
+            return Err(Mismatch::NoGroup(service.name.clone()));
+        };
+        let models: Vec<&Service> = gathered.instances.last().iter().map(|last| &*last.service).collect();
+        self.catalog.words.service(&mut service, &home.node, &models);
+        alike(&mut service.name, [&gathered.name]);
+        let (key, service) = (fold_key(&gathered.name), Arc::new(service));
+        let checks =
+            checks.into_iter().map(|check| self.shared_check(check, &home.node, Some(&service))).collect();
+        let instance = Arc::new(Instance::new(home.node.clone(), home.checks.clone(), service, checks));
+        if let Some(gathered) = self.groups.get_mut(&key) {
+            gathered.instances.push(instance.clone());
+        }
+        Ok(instance)
+    }
+
+    /// What a check repeats of its node and service is theirs.
+    fn shared_check(&mut self, check: Arc<Check>, node: &Node, service: Option<&Arc<Service>>) -> Arc<Check> {
+        let mut check = Arc::unwrap_or_clone(check);
+        let models: Vec<&Check> = self.last_check.iter().map(|check| &**check).collect();
+        self.catalog.words.check(&mut check, &models);
+        alike(&mut check.node, [&node.name]);
+        if let Some(service) = service {
+            alike(&mut check.service_id, [&service.id]);
+            alike(&mut check.service_name, [&service.name]);
+            alike(&mut check.service_tags, [&service.tags]);
+        }
+        let check = Arc::new(check);
+        self.last_check = Some(check.clone());
+        check
+    }
+
+    fn finish(mut self) -> Result<Catalog, Mismatch> {
+        if !self.has_indexes {
+            return Err(Mismatch::NoIndexes);
+        }
+        for (key, Gathered { name, index, instances }) in self.groups {
+            let group = Group::of(key.clone(), name.clone(), index, instances);
+            if group.is_empty() {
+                return Err(Mismatch::NoInstance(name));
+            }
+            self.catalog.service_names.insert(key.clone());
+            self.catalog.services.insert(key, Arc::new(group));
+        }
+        Ok(self.catalog)
+    }
+}
