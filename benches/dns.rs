@@ -23,10 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use lictor::{
     catalog::{Catalog, Command, Node, Register, Service},
-    dns::{Asker, Published, Responder, Roads, Server, Settings, Transport},
+    dns::{Asker, Published, Responder, Roads, Server, Settings, StaticZones, Transport, View},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -89,10 +89,11 @@ fn micro() {
     for case in &CASES {
         let questions = case.questions();
         let mut answer = |calls: usize| {
-            let mut reply = Vec::new();
+            let (mut reply, zones) = (Vec::new(), StaticZones::default());
             for question in questions.iter().cycle().take(calls) {
                 reply.clear();
-                responder.respond(Some(&catalog), &settings, &ASKER, question, &mut reply);
+                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones };
+                responder.respond(&view, &ASKER, question, &mut reply);
             }
             reply.len()
         };
@@ -122,7 +123,8 @@ fn serve(port: u16, churn: &str) -> Result<(), Box<dyn Error>> {
     let mut catalog = catalog();
     let published = Published {
         catalog: Arc::new(ArcSwapOption::from_pointee(catalog.clone())),
-        settings: Arc::new(ArcSwap::default()),
+        settings: Arc::default(),
+        zones: Arc::default(),
     };
     let roads = Roads { udp_threads: NonZeroUsize::MIN, ..Roads::of(&Settings::default()) };
     let server = Server::bind(&[SocketAddr::from((Ipv4Addr::LOCALHOST, port))], &roads)?;
@@ -161,7 +163,12 @@ fn floor(port: u16) -> io::Result<()> {
             let question = &case.questions()[0];
             let named = 12..12 + encoded(&case.asked.name(0)).len();
             let mut ready = Vec::new();
-            Responder::new(7).respond(Some(&catalog), &Settings::default(), &ASKER, question, &mut ready);
+            let view = View {
+                catalog: Some(&catalog),
+                settings: &Settings::default(),
+                zones: &StaticZones::default(),
+            };
+            Responder::new(7).respond(&view, &ASKER, question, &mut ready);
             thread::Builder::new().name(format!("dns-{at}")).spawn_scoped(scope, move || {
                 let running = std::sync::atomic::AtomicBool::new(false);
                 lictor::dns::udp_batch::exchange(

@@ -24,7 +24,7 @@ use std::{
 
 use lictor::{
     catalog::{Check, Command, Map, Node, Register, Service, ServiceAddress, Status, Text},
-    dns::{Asker, Responder, Settings, Transport},
+    dns::{Asker, Responder, Settings, StaticZones, Transport, View},
     raft::{self, Raft},
 };
 use tokio::task::JoinSet;
@@ -130,11 +130,13 @@ impl Fleet {
         const ANSWERS_AT: usize = 6;
         let asker = Asker { transport: Transport::Tcp, from: Ipv4Addr::LOCALHOST.into() };
         let (catalog, settings, mut reply) = (raft.catalog(), Settings::default(), Vec::new());
+        let zones = StaticZones::default();
         let mut responder = Responder::new(7);
         for service in 0..self.services {
             for kind in [A, SRV] {
                 let question = question(&format!("{}.service.consul", service_name(service)), kind);
-                responder.respond(Some(&catalog), &settings, &asker, &question, &mut reply);
+                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones };
+                responder.respond(&view, &asker, &question, &mut reply);
                 let answers = u16::from_be_bytes([reply[ANSWERS_AT], reply[ANSWERS_AT + 1]]);
                 if usize::from(answers) != self.instances / self.services {
                     return Err(format!("{answers} answers for service {service}").into());

@@ -14,7 +14,7 @@ use hickory_proto::{
 };
 use lictor::{
     catalog::{Catalog, Check, Command, Node, Register, Service, ServiceAddress, Weights},
-    dns::{Asker, Responder, Settings, Transport},
+    dns::{Asker, Responder, Settings, StaticZones, Transport, View},
 };
 
 const SERVICES: [&str; 4] = ["web", "Api", "fleet", "one"];
@@ -172,7 +172,12 @@ fn told(
     packet: &[u8],
 ) -> Told {
     let mut out = Vec::new();
-    responder.respond(Some(catalog), settings, asker, packet, &mut out);
+    responder.respond(
+        &View { catalog: Some(catalog), settings, zones: &StaticZones::default() },
+        asker,
+        packet,
+        &mut out,
+    );
     let message = Message::from_vec(&out).expect("a reply that others can read");
     let counts = [message.answers.len(), message.additionals.len()];
     let edns = message.edns.as_ref().map(|edns| edns.max_payload());

@@ -23,7 +23,7 @@ use hickory_proto::{
 };
 use lictor::{
     catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
-    dns::{Asker, Published, Responder, Roads, Server, ServiceTtl, Settings, Transport},
+    dns::{Asker, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones, Transport, View},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -415,6 +415,7 @@ impl SocketRoads {
         let published = Published {
             catalog: Arc::new(ArcSwapOption::empty()),
             settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
+            zones: Arc::default(),
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
         let mut bind = |udp_batch| {
@@ -437,7 +438,8 @@ impl SocketRoads {
             [("the fast answer", Responder::new(1)), ("the plain answer", Responder::plain(2))]
         {
             let mut out = Vec::new();
-            responder.respond(Some(catalog), settings, &question.asker, &question.packet, &mut out);
+            let view = View { catalog: Some(catalog), settings, zones: &StaticZones::default() };
+            responder.respond(&view, &question.asker, &question.packet, &mut out);
             replies.push((road, (!out.is_empty()).then_some(out)));
         }
         if !question.asker.from.is_loopback() {
@@ -503,8 +505,9 @@ fn before_the_first_catalog() {
     let ours = question("pay.service.consul A edns 1232");
     let others = question("example.com A");
     let mut out = Vec::new();
-    Responder::new(1).respond(None, &Settings::default(), &ours.asker, &ours.packet, &mut out);
+    let view = View { catalog: None, settings: &Settings::default(), zones: &StaticZones::default() };
+    Responder::new(1).respond(&view, &ours.asker, &ours.packet, &mut out);
     compare(Some(&out), &["SERVFAIL aa".into(), "edns 4096".into(), "ede 14".into()], 0).unwrap();
-    Responder::new(1).respond(None, &Settings::default(), &others.asker, &others.packet, &mut out);
+    Responder::new(1).respond(&view, &others.asker, &others.packet, &mut out);
     compare(Some(&out), &["REFUSED".into()], 0).unwrap();
 }

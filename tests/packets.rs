@@ -8,7 +8,7 @@ use std::{fs, net::IpAddr, time::Duration};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use lictor::{
     catalog::{Catalog, Command, Node, Register, Service},
-    dns::{Asker, Responder, Settings, Transport},
+    dns::{Asker, Responder, Settings, StaticZones, Transport, View},
 };
 use tokio::time::Instant;
 
@@ -85,7 +85,12 @@ fn every_packet_gets_what_it_deserves() {
         let asker = Asker { transport, from: IpAddr::from([127, 0, 0, 1]) };
         let known = random.u8(..8) > 0;
         for responder in &mut responders {
-            responder.respond(known.then_some(&catalog), &settings, &asker, &packet, &mut out);
+            let view = View {
+                catalog: known.then_some(&catalog),
+                settings: &settings,
+                zones: &StaticZones::default(),
+            };
+            responder.respond(&view, &asker, &packet, &mut out);
             if let Err(fault) = judge(&packet, &out, &settings, transport) {
                 panic!(
                     "seed {seed}, packet {tried}: {fault}\n{packet:02x?}\n{out:02x?}\n{settings:?} {transport:?}"

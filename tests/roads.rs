@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use lictor::{
     catalog::{self, Catalog, Node, Register, Service},
-    dns::{Asker, Published, Responder, Roads, Server, Settings, TcpLimits, Transport},
+    dns::{Asker, Published, Responder, Roads, Server, Settings, TcpLimits, Transport, View},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -335,7 +335,8 @@ fn published() -> Published {
     catalog.apply(catalog::Command::Register(Box::new(register))).0.unwrap();
     Published {
         catalog: Arc::new(ArcSwapOption::from_pointee(catalog)),
-        settings: Arc::new(ArcSwap::default()),
+        settings: Arc::default(),
+        zones: Arc::default(),
     }
 }
 
@@ -345,7 +346,9 @@ fn expected(packet: &[u8], transport: Transport) -> Vec<u8> {
     let mut reply = Vec::new();
     let published = published();
     let catalog = published.catalog.load();
-    Responder::new(7).respond(catalog.as_deref(), &published.settings.load(), &asker, packet, &mut reply);
+    let (settings, zones) = (published.settings.load(), published.zones.load());
+    let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
+    Responder::new(7).respond(&view, &asker, packet, &mut reply);
     assert!(!reply.is_empty());
     reply
 }

@@ -104,6 +104,7 @@ struct Shared {
     /// Rises with each change to what is registered here.
     registered: watch::Sender<u64>,
     dns: Arc<ArcSwap<dns::Settings>>,
+    zones: Arc<ArcSwap<dns::StaticZones>>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
     timing: ArcSwap<Timing>,
@@ -154,6 +155,7 @@ impl Agent {
             told: watch::channel(0).0,
             registered: watch::channel(0).0,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
+            zones: Arc::default(),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
@@ -163,8 +165,11 @@ impl Agent {
         });
         let services = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let published =
-            dns::Published { catalog: shared.raft.published().clone(), settings: shared.dns.clone() };
+        let published = dns::Published {
+            catalog: shared.raft.published().clone(),
+            settings: shared.dns.clone(),
+            zones: shared.zones.clone(),
+        };
         let stop = services.clone();
         tasks.spawn(async move {
             if let Err(error) = dns_server.run(published, stop).await {

@@ -20,8 +20,10 @@ mod udp;
 #[cfg(target_os = "linux")]
 pub mod udp_batch;
 mod wire;
+mod zones;
 
-pub use reply::{Asker, Responder, Transport};
+pub use reply::{Asker, Responder, Transport, View};
 pub use server::{BindError, Published, Roads, Server};
 pub use settings::{ServiceTtl, Settings, Soa};
 pub use tcp::Limits as TcpLimits;
+pub use zones::StaticZones;

@@ -15,6 +15,7 @@ use super::{
         self, Ede, HEAD_BYTES, HEADER_BYTES, OPT_BYTES, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT,
         Query, Rcode, class, kind,
     },
+    zones::StaticZones,
 };
 use crate::catalog::Catalog;
 
@@ -29,6 +30,15 @@ pub enum Transport {
 pub struct Asker {
     pub transport: Transport,
     pub from: IpAddr,
+}
+
+/// What a question is answered from.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// `None` before the first apply.
+    pub catalog: Option<&'a Catalog>,
+    pub settings: &'a Settings,
+    pub zones: &'a StaticZones,
 }
 
 /// Answers packets. One for each thread: it holds its randomness, and room to work in.
@@ -79,33 +89,19 @@ impl Responder {
     }
 
     /// Puts the reply to a packet in `out`, which is cleared first and stays empty where silence is the answer.
-    /// `catalog` is `None` before the first apply.
-    pub fn respond(
-        &mut self,
-        catalog: Option<&Catalog>,
-        settings: &Settings,
-        asker: &Asker,
-        packet: &[u8],
-        out: &mut Vec<u8>,
-    ) {
+    pub fn respond(&mut self, view: &View, asker: &Asker, packet: &[u8], out: &mut Vec<u8>) {
         out.clear();
         match wire::parse(packet) {
             Parsed::Silence => {}
             Parsed::NotImplemented => put_bare(out, packet, packet[2] & 0x78, Rcode::NotImp, None),
             Parsed::NoQuestion => put_bare(out, packet, 0, Rcode::Refused, None),
             Parsed::Malformed(question) => put_bare(out, packet, 0, Rcode::FormErr, question),
-            Parsed::Query(query) => self.answer(catalog, settings, asker, &query, out),
+            Parsed::Query(query) => self.answer(view, asker, &query, out),
         }
     }
 
-    fn answer(
-        &mut self,
-        catalog: Option<&Catalog>,
-        settings: &Settings,
-        asker: &Asker,
-        query: &Query,
-        out: &mut Vec<u8>,
-    ) {
+    fn answer(&mut self, view: &View, asker: &Asker, query: &Query, out: &mut Vec<u8>) {
+        let settings = view.settings;
         if !self.zones.are_of(settings) {
             self.zones = Zones::of(settings);
         }
@@ -123,7 +119,7 @@ impl Responder {
         if query.qtype == kind::AXFR {
             return refuse(out, Rcode::NotImp, AA, None);
         }
-        let Some(catalog) = catalog else { return refuse(out, Rcode::ServFail, AA, Some(NOT_READY)) };
+        let Some(catalog) = view.catalog else { return refuse(out, Rcode::ServFail, AA, Some(NOT_READY)) };
         let lookup = self.zones.parse(&name, depth, query.qtype == kind::SRV);
         let asked = Asked {
             catalog,

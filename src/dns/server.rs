@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(target_os = "linux")]
 use super::udp_batch;
-use super::{Settings, tcp, udp};
+use super::{Settings, StaticZones, tcp, udp};
 use crate::catalog::Catalog;
 
 /// Where names are asked: bound, and not answering yet. Each address is served by UDP and TCP, on one port.
@@ -46,6 +46,7 @@ pub struct Published {
     /// `None` until something was applied.
     pub catalog: Arc<ArcSwapOption<Catalog>>,
     pub settings: Arc<ArcSwap<Settings>>,
+    pub zones: Arc<ArcSwap<StaticZones>>,
 }
 
 /// An address that cannot be had. Nothing was left bound.

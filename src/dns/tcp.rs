@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport};
+use super::{Asker, Published, Responder, Transport, View};
 
 /// What a client may take of us.
 #[derive(Clone, Debug)]
@@ -191,10 +191,12 @@ impl Connection {
     fn answer(&mut self) {
         while self.replies_left > 0 && self.outbox.len() < OUTBOX_BYTES {
             let Some(message) = next_message(&mut self.inbox) else { return };
-            let (catalog, settings) = (self.published.catalog.load(), self.published.settings.load());
+            let Published { catalog, settings, zones } = &self.published;
+            let (catalog, settings, zones) = (catalog.load(), settings.load(), zones.load());
+            let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
             let asker = Asker { transport: Transport::Tcp, from: self.seat.client };
             self.reply.clear();
-            self.responder.respond(catalog.as_deref(), &settings, &asker, &message, &mut self.reply);
+            self.responder.respond(&view, &asker, &message, &mut self.reply);
             if let (false, Ok(length)) = (self.reply.is_empty(), u16::try_from(self.reply.len())) {
                 self.outbox.extend_from_slice(&length.to_be_bytes());
                 self.outbox.extend_from_slice(&self.reply);

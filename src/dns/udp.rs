@@ -10,7 +10,7 @@ use std::{
 use tokio::{net::UdpSocket, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport};
+use super::{Asker, Published, Responder, Transport, View};
 
 #[cfg(target_os = "linux")]
 use told as packets;
@@ -42,7 +42,9 @@ pub async fn serve(socket: UdpSocket, published: Published, shutdown: Cancellati
         let asker = Asker { transport: Transport::Udp, from: way.from.ip().to_canonical() };
         reply.clear();
         let (catalog, settings) = (published.catalog.load_full(), published.settings.load_full());
-        responder.respond(catalog.as_deref(), &settings, &asker, &packet[..length], &mut reply);
+        let zones = published.zones.load_full();
+        let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
+        responder.respond(&view, &asker, &packet[..length], &mut reply);
         if !reply.is_empty() {
             // An asker who cannot be reached is no fault of ours.
             let _ = time::timeout(SEND_WAIT, packets::send(&socket, &reply, way)).await;

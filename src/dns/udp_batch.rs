@@ -21,7 +21,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmm
 use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport};
+use super::{Asker, Published, Responder, Transport, View};
 
 /// The threads of this road. Dropped, they are stopped and joined.
 pub struct Threads {
@@ -71,10 +71,11 @@ fn answer(socket: &Socket, stopping: &AtomicBool, published: &Published) {
     exchange(
         socket,
         stopping,
-        || (published.catalog.load(), published.settings.load()),
-        |(catalog, settings), from, packet, reply| {
+        || (published.catalog.load(), published.settings.load(), published.zones.load()),
+        |(catalog, settings, zones), from, packet, reply| {
             let asker = Asker { transport: Transport::Udp, from };
-            responder.respond(catalog.as_deref(), settings, &asker, packet, reply);
+            let view = View { catalog: catalog.as_deref(), settings, zones };
+            responder.respond(&view, &asker, packet, reply);
         },
     );
 }
