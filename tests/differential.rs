@@ -86,7 +86,8 @@ fn any_registration(
     };
     service.address = match random.u8(..24) {
         0 if odd => "shop.example.org".into(),
-        1 if odd => "web.service.consul".into(),
+        1 if odd && random.u8(..16) == 0 => "web.service.consul".into(),
+        1 if odd => "node-0001.node.consul".into(),
         2 | 3 => "10.9.0.5".into(),
         4 => format!("fd20::{number:x}").as_str().into(),
         5 => "::ffff:10.4.1.5".into(),
@@ -206,7 +207,9 @@ fn the_fast_road_gives_what_the_plain_one_gives() {
             let left = told(&mut fast, &catalog, &settings, &asker, &packet);
             let right = told(&mut plain, &catalog, &settings, &asker, &packet);
             compared += 1;
-            if left.sections[0] == right.sections[0] {
+            // What stands behind an alias is drawn by both, even where the alias is the same.
+            let leads_on = left.sections[0].iter().any(|record| record.ends_with(" web.service.consul."));
+            if left.sections[0] == right.sections[0] && !leads_on {
                 // Node meta goes in whole or not at all, and depends on which instances were drawn.
                 assert_eq!(left.sections, right.sections, "{}", context());
                 assert_eq!(left.fixed, right.fixed, "{}", context());
@@ -215,7 +218,11 @@ fn the_fast_road_gives_what_the_plain_one_gives() {
             chosen += 1;
             let answers = |told: &Told| told.sections[0].len();
             let kind = Message::from_vec(&packet).unwrap().queries[0].query_type();
-            if matches!(kind, RecordType::SRV | RecordType::ANY) && (left.cut || right.cut) {
+            // Of several aliases one is drawn, and more or less stands behind each.
+            let aliased = |told: &Told| told.sections[0].iter().any(|it| it.contains("CNAME"));
+            if aliased(&left) || aliased(&right) {
+                assert!(aliased(&left) && aliased(&right), "{}", context());
+            } else if matches!(kind, RecordType::SRV | RecordType::ANY) && (left.cut || right.cut) {
                 // How many fit, and so whether the size or the count cut, depends on how long the records are that
                 // were drawn; where one fills half a message, that tells nothing.
                 let (few, many) = (answers(&left).min(answers(&right)), answers(&left).max(answers(&right)));
@@ -243,6 +250,9 @@ fn the_fast_road_gives_what_the_plain_one_gives() {
 fn is_known(sections: &[Vec<String>; 2], catalog: &Catalog, settings: &Settings, packet: &[u8]) -> bool {
     let settings = Settings { a_record_limit: 0, udp_answer_limit: 0, ..settings.clone() };
     let asker = Asker { transport: Transport::Tcp, from: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+    let mut unlimited = Message::from_vec(packet).unwrap();
+    unlimited.edns.get_or_insert_default();
+    let packet = &unlimited.to_vec().unwrap();
     let mut seen: [BTreeSet<String>; 2] = Default::default();
     (0..60).any(|seed| {
         let more = told(&mut Responder::plain(seed), catalog, &settings, &asker, packet).sections;

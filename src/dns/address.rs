@@ -40,14 +40,14 @@ enum Family {
     Any,
 }
 
-/// `asked` is the question's name in wire form without the root, as asked: a service that points at itself is on its
+/// `asked` is the question's name in wire form without the root, in any spelling: a service that points at itself is on its
 /// node (`dns.md` §7).
 pub fn of_instance(instance: &Instance, asked: &[u8]) -> Addresses {
     let mut found = Addresses::default();
     for family in [Family::V4, Family::V6] {
         let own = service_target(instance, family);
         let target = match own {
-            Some(Target::Host(host)) if host == asked && is_ip(&instance.node) => {
+            Some(Target::Host(host)) if host.eq_ignore_ascii_case(asked) && is_ip(&instance.node) => {
                 node_target(&instance.node, family)
             }
             None => node_target(&instance.node, family),
@@ -96,7 +96,7 @@ pub fn srv_target(instance: &Instance, asked: &[u8]) -> Option<SrvTarget> {
             Target::Unpackable => None,
         },
         Some(Target::Ip(ip)) => Some(SrvTarget::Address(ip)),
-        Some(Target::Host(host)) if host == asked && is_ip(&instance.node) => node(),
+        Some(Target::Host(host)) if host.eq_ignore_ascii_case(asked) && is_ip(&instance.node) => node(),
         Some(Target::Host(host)) => Some(SrvTarget::Host(host)),
         Some(Target::Unpackable) => None,
     }

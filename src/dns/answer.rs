@@ -7,7 +7,8 @@ use ahash::AHashSet;
 
 use super::{
     address::{self, SrvTarget},
-    name::{Lookup, Name, Part},
+    chase::Outside,
+    name::{Lookup, Name, Part, Zones},
     settings::Settings,
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
 };
@@ -27,6 +28,8 @@ pub struct Answer {
     pub ede: Option<Ede>,
     /// A limit on the number of records left some out.
     pub cut_by_count: bool,
+    /// Aliases that lead out of our zones.
+    pub outside: Vec<Outside>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +68,12 @@ pub enum Data {
     },
     Cname(Owner),
     Ns(Owner),
-    /// Serial, refresh, retry, expire, minimum.
-    Soa([u32; 5]),
+    Soa {
+        /// The zone whose `ns` and `hostmaster` are told of.
+        servers: Owner,
+        /// Serial, refresh, retry, expire, minimum.
+        numbers: [u32; 5],
+    },
     Meta {
         key: String,
         value: String,
@@ -79,11 +86,10 @@ pub struct Asked<'a> {
     pub settings: &'a Settings,
     pub name: &'a Name<'a>,
     pub qtype: u16,
+    pub zones: &'a Zones,
     /// Of the zone's name, its root included.
     pub zone_bytes: usize,
-    /// `\x04node\x03dc1`
-    pub node_tail: &'a [u8],
-    pub address_tail: &'a [u8],
+    pub has_edns: bool,
 }
 
 const NEGATIVE_TTL_SECS: u32 = 5;
@@ -93,6 +99,13 @@ const NONE_READY: Ede = Ede { code: 0, text: "instances exist, none is healthy" 
 
 impl Asked<'_> {
     pub fn answer(&self, lookup: &Lookup, random: &mut fastrand::Rng) -> Answer {
+        let mut answer = self.direct(lookup, random);
+        self.follow(matches!(lookup, Lookup::Service { .. }), &mut answer, random);
+        answer
+    }
+
+    /// What the name itself has: aliases are not followed.
+    pub(super) fn direct(&self, lookup: &Lookup, random: &mut fastrand::Rng) -> Answer {
         match lookup {
             Lookup::Apex => self.apex(random),
             Lookup::Empty => self.no_data(),
@@ -171,14 +184,15 @@ impl Asked<'_> {
     }
 
     fn srv(&self, instance: &Instance, target: SrvTarget, ttl_secs: u32) -> Option<Item> {
-        let node_name = name_of(&instance.node.name).and_then(|labels| self.in_zone(&labels, self.node_tail));
+        let node_name =
+            name_of(&instance.node.name).and_then(|labels| self.in_zone(&labels, &self.zones.node_tail));
         let (target, addresses) = match target {
             SrvTarget::Node => {
                 let found = address::of_node(&instance.node);
                 let both = [found.v4.map(IpAddr::V4), found.v6.map(IpAddr::V6)];
                 (node_name.clone()?, both.into_iter().flatten().collect())
             }
-            SrvTarget::Address(ip) => (self.in_zone(&address_label(ip), self.address_tail)?, vec![ip]),
+            SrvTarget::Address(ip) => (self.in_zone(&address_label(ip), &self.zones.address_tail)?, vec![ip]),
             SrvTarget::Host(host) => (Owner::Elsewhere(host), vec![]),
         };
         let weight = address::weight(instance.service.weights, instance.health);
@@ -278,7 +292,7 @@ impl Asked<'_> {
         let (mut servers, mut glue) = (Vec::new(), Vec::new());
         for node in self.healthy_servers(random) {
             let Some(labels) = name_of(&node.name.to_ascii_lowercase()) else { continue };
-            let Some(target) = self.in_zone(&labels, self.node_tail) else { continue };
+            let Some(target) = self.in_zone(&labels, &self.zones.node_tail) else { continue };
             let found = address::of_node(node);
             let both = [found.v4.map(IpAddr::V4), found.v6.map(IpAddr::V6)].into_iter().flatten();
             glue.extend(both.map(|ip| Record { owner: target.clone(), ttl_secs, data: Data::Address(ip) }));
@@ -327,7 +341,7 @@ impl Asked<'_> {
         let ttl_secs = soa.min_ttl_secs.unwrap_or(NEGATIVE_TTL_SECS);
         let serial = self.catalog.index() as u32;
         let numbers = [serial, soa.refresh_secs, soa.retry_secs, soa.expire_secs, ttl_secs];
-        Record { owner: Owner::Zone, ttl_secs, data: Data::Soa(numbers) }
+        Record { owner: Owner::Zone, ttl_secs, data: Data::Soa { servers: Owner::Zone, numbers } }
     }
 
     fn alias(&self, host: &[u8], ttl_secs: u32) -> Item {
@@ -371,7 +385,7 @@ impl Asked<'_> {
     }
 
     /// The question's name without the root.
-    fn asked_labels(&self) -> &[u8] {
+    pub(super) fn asked_labels(&self) -> &[u8] {
         &self.name.asked[..self.name.asked.len() - 1]
     }
 
@@ -382,8 +396,23 @@ impl Asked<'_> {
     }
 }
 
+impl Answer {
+    /// Keeps the first `most` of the records that count.
+    pub fn cut(&mut self, most: usize, counts: impl Fn(&Item) -> bool) {
+        let mut kept = 0;
+        let before = self.items.len();
+        self.items.retain(|item| {
+            let keep = !counts(item) || kept < most;
+            kept += usize::from(counts(item));
+            keep
+        });
+        self.cut_by_count |= self.items.len() < before;
+        self.outside.retain(|outside| outside.item < self.items.len());
+    }
+}
+
 impl Item {
-    fn of(record: Record) -> Self {
+    pub fn of(record: Record) -> Self {
         Item { record, glue: Vec::new(), texts: Vec::new() }
     }
 }

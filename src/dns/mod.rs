@@ -8,6 +8,7 @@
 mod address;
 mod answer;
 mod assembly;
+mod chase;
 mod choice;
 mod name;
 mod reply;

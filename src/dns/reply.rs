@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ahash::AHashMap;
 
 use super::{
-    answer::{Answer, Asked, Data, Item, Owner, Record, secs},
+    answer::{Answer, Asked, Data, Owner, Record, secs},
     assembly::{self, Assembled, Assembly, Cut},
     name::{Lookup, Name, Part, Zones},
     settings::Settings,
@@ -126,9 +126,9 @@ impl Responder {
             settings,
             name: &name,
             qtype: query.qtype,
+            zones: &self.zones,
             zone_bytes: query.name.len() - name.offset(depth),
-            node_tail: &self.zones.node_tail,
-            address_tail: &self.zones.address_tail,
+            has_edns: query.edns.is_some(),
         };
         let zone_at = QUESTION_AT + name.offset(depth);
         let fast = match &lookup {
@@ -146,9 +146,9 @@ impl Responder {
         };
         let of_service = matches!(lookup, Lookup::Service { .. });
         if of_service && query.qtype != kind::SRV && settings.a_record_limit > 0 {
-            cut(&mut answer, settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
+            answer.cut(settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
         }
-        cut(&mut answer, limits.answers_max, |_| true);
+        answer.cut(limits.answers_max, |_| true);
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
     }
 }
@@ -197,8 +197,8 @@ fn assemble(
         ttl_secs: secs(settings.service_ttl.of(name)),
         zone: &query.name[zone_at - QUESTION_AT..],
         zone_at,
-        node_tail: asked.node_tail,
-        address_tail: asked.address_tail,
+        node_tail: &asked.zones.node_tail,
+        address_tail: &asked.zones.address_tail,
         node_meta_txt: settings.node_meta_txt,
     };
     let outcome = assembly.assemble(&wanted, out, random);
@@ -235,18 +235,6 @@ impl Limits {
             opt: query.edns.map(|_| own),
         }
     }
-}
-
-/// Keeps the first `most` of the records that count.
-fn cut(answer: &mut Answer, most: usize, counts: impl Fn(&Item) -> bool) {
-    let mut kept = 0;
-    let before = answer.items.len();
-    answer.items.retain(|item| {
-        let keep = !counts(item) || kept < most;
-        kept += usize::from(counts(item));
-        keep
-    });
-    answer.cut_by_count |= answer.items.len() < before;
 }
 
 /// A reply with nothing in it but the question, if that. `opcode` is in its place in the header.
@@ -394,11 +382,11 @@ impl Names {
                 wire::put_head(out, kind::NS, record.ttl_secs, 0);
                 self.put_whole(out, target);
             }
-            Data::Soa(numbers) => {
+            Data::Soa { servers, numbers } => {
                 wire::put_head(out, kind::SOA, record.ttl_secs, 0);
                 for label in [&b"\x02ns"[..], b"\x0ahostmaster"] {
                     out.extend_from_slice(label);
-                    self.put_owner(out, &Owner::Zone);
+                    self.put_owner(out, servers);
                 }
                 numbers.iter().for_each(|number| out.extend_from_slice(&number.to_be_bytes()));
             }
