@@ -214,3 +214,41 @@ fn the_reload_command_says_what_came_of_it() {
         "{text}"
     );
 }
+
+/// `http-api.md` §6.2, §8.1, §8.4: who is being worked on is not answered.
+#[test]
+fn maintenance_takes_a_service_or_the_node_out() {
+    let agent = Agent::start(&["-dev"]);
+    let put = |path: &str| agent.request("PUT", path, "");
+    for name in ["web", "db"] {
+        let body = format!(r#"{{"Name":"{name}","Port":80,"Check":{{"TTL":"60s","Status":"passing"}}}}"#);
+        assert_eq!(agent.request("PUT", "/v1/agent/service/register", &body).0, 200);
+    }
+    let here = |name: &str| agent.answers(&format!("{name}.service.consul."), RecordType::A).len();
+    assert_eq!(put("/v1/agent/service/maintenance/WEB?enable=true&reason=new+disk"), (200, String::new()));
+    assert_eq!(put("/v1/agent/service/maintenance/web?enable=true&reason=later"), (200, String::new()));
+    assert_eq!((here("web"), here("db")), (0, 1));
+    let check = &agent.get("/v1/agent/checks")["_service_maintenance:web"];
+    for (key, value) in [
+        ("Name", "Service Maintenance Mode"),
+        ("Status", "critical"),
+        ("Notes", "new disk"),
+        ("Type", "maintenance"),
+        ("ServiceID", "web"),
+        ("ServiceName", "web"),
+    ] {
+        assert_eq!(check[key], value, "{check}");
+    }
+    assert_eq!(put("/v1/agent/maintenance?enable=true"), (200, String::new()));
+    assert_eq!((here("web"), here("db")), (0, 0));
+    let check = &agent.get("/v1/agent/checks")["_node_maintenance"];
+    assert_eq!((&check["Name"], &check["Type"]), (&"Node Maintenance Mode".into(), &"maintenance".into()));
+    assert_eq!(put("/v1/agent/reload").0, 200);
+    assert_eq!((here("web"), here("db")), (0, 0), "a reload ends nothing");
+    assert_eq!(put("/v1/agent/service/maintenance/web?enable=false"), (200, String::new()));
+    assert_eq!(put("/v1/agent/maintenance?enable=false"), (200, String::new()));
+    assert_eq!((here("web"), here("db")), (1, 1));
+    let unknown = r#"Unknown service ID "x". Ensure that the service ID is passed, not the service name."#;
+    assert_eq!(put("/v1/agent/service/maintenance/x?enable=true"), (404, unknown.into()));
+    assert_eq!(put("/v1/agent/service/maintenance/x?enable=false"), (404, unknown.into()));
+}

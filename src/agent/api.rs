@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{COMPATIBLE_VERSION, Local, Shared, Source, Unknown, now};
+use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, now};
 use crate::{
     catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic},
     check::{Definition, Kind, ServiceDefinition, cut_output},
@@ -62,27 +62,31 @@ impl Agent for Shared {
     ) -> Pending<'_, Result<(), Failure>> {
         Box::pin(async move {
             definition.checks.iter().try_for_each(|check| self.may_run(check))?;
-            self.change_and_tell(|local| {
-                local.register_service(definition, Source::Api, replace_checks);
-                Ok(())
-            })
-            .await
+            self.change_and_tell(Change::RegisterService { definition, replace_checks }).await
         })
     }
 
     fn deregister_service(&self, id: String) -> Pending<'_, Result<(), Failure>> {
-        Box::pin(async move { self.change_and_tell(|local| local.deregister_service(&id)).await })
+        Box::pin(async move { self.change_and_tell(Change::DeregisterService(id)).await })
     }
 
     fn register_check(&self, definition: Definition) -> Pending<'_, Result<(), Failure>> {
         Box::pin(async move {
             self.may_run(&definition)?;
-            self.change_and_tell(|local| local.register_check(definition, Source::Api)).await
+            self.change_and_tell(Change::RegisterCheck(definition)).await
         })
     }
 
     fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>> {
-        Box::pin(async move { self.change_and_tell(|local| local.deregister_check(&id)).await })
+        Box::pin(async move { self.change_and_tell(Change::DeregisterCheck(id)).await })
+    }
+
+    fn maintain(&self, service: Option<String>, reason: String) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move { self.change_and_tell(Change::Maintain { service, reason }).await })
+    }
+
+    fn resume(&self, service: Option<String>) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move { self.change_and_tell(Change::Resume { service }).await })
     }
 
     fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>> {
@@ -174,10 +178,7 @@ impl Agent for Shared {
 }
 
 impl Shared {
-    async fn change_and_tell(
-        &self,
-        change: impl FnOnce(&mut Local) -> Result<(), Unknown>,
-    ) -> Result<(), Failure> {
+    async fn change_and_tell(&self, change: Change) -> Result<(), Failure> {
         self.change(change)?;
         self.told().await;
         Ok(())

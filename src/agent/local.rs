@@ -2,11 +2,13 @@
 //! what the catalog is told of it is worked out in `sync`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
+
+use imbl::OrdMap;
 
 use crate::{
     catalog::{Check, Key, Map, Service, ServiceAddress, Status, Text, fold},
@@ -20,11 +22,37 @@ pub enum Source {
     Api,
 }
 
-/// The services and checks of this agent, by id.
-#[derive(Default)]
+/// A change to what is registered here. It happens as a whole or not at all.
+#[derive(Clone, Debug)]
+pub enum Change {
+    RegisterService {
+        definition: ServiceDefinition,
+        replace_checks: bool,
+    },
+    DeregisterService(String),
+    RegisterCheck(Definition),
+    DeregisterCheck(String),
+    /// Takes a service, or the whole node, out of every answer, and says why.
+    Maintain {
+        service: Option<String>,
+        reason: String,
+    },
+    /// Ends that.
+    Resume {
+        service: Option<String>,
+    },
+    /// Replaces everything that files define.
+    Reload {
+        services: Vec<ServiceDefinition>,
+        checks: Vec<Definition>,
+    },
+}
+
+/// The services and checks of this agent, by id. A copy costs nothing, so that a change can be tried on one first.
+#[derive(Clone, Default)]
 pub struct Local {
-    services: BTreeMap<Key, OwnService>,
-    checks: BTreeMap<Key, OwnCheck>,
+    services: OrdMap<Key, OwnService>,
+    checks: OrdMap<Key, OwnCheck>,
     touched: Ids,
     /// Checks that are to be run, run anew, or no longer.
     rerun: BTreeSet<Key>,
@@ -37,6 +65,7 @@ pub struct Ids {
     pub checks: BTreeSet<Key>,
 }
 
+#[derive(Clone)]
 struct OwnService {
     /// As it was defined.
     defined: Arc<Service>,
@@ -45,8 +74,10 @@ struct OwnService {
     source: Source,
 }
 
+#[derive(Clone)]
 struct OwnCheck {
-    definition: Definition,
+    /// `None` for maintenance: nothing is run, it lasts until it is lifted.
+    definition: Option<Arc<Definition>>,
     record: Arc<Check>,
     source: Source,
     /// Until then a change of output alone is not told.
@@ -68,7 +99,31 @@ pub enum Unknown {
     NoTtl(String),
 }
 
+/// The check that takes a node out of every answer.
+pub const NODE_MAINTENANCE: &str = "_node_maintenance";
+const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+
 impl Local {
+    /// # Errors
+    /// Where the change is about something that is not here. Nothing is changed then.
+    pub fn apply(&mut self, change: Change) -> Result<(), Unknown> {
+        match change {
+            Change::RegisterService { definition, replace_checks } => {
+                self.register_service(definition, Source::Api, replace_checks);
+                Ok(())
+            }
+            Change::DeregisterService(id) => self.deregister_service(&id),
+            Change::RegisterCheck(definition) => self.register_check(definition, Source::Api),
+            Change::DeregisterCheck(id) => self.deregister_check(&id),
+            Change::Maintain { service, reason } => self.maintain(service.as_deref(), &reason),
+            Change::Resume { service } => self.resume(service.as_deref()),
+            Change::Reload { services, checks } => {
+                self.reload(services, checks);
+                Ok(())
+            }
+        }
+    }
+
     /// Registers a service with its checks. A check that is known already keeps its status and output; checks of the
     /// former registration stay unless `replace_checks`.
     pub fn register_service(&mut self, definition: ServiceDefinition, source: Source, replace_checks: bool) {
@@ -104,7 +159,7 @@ impl Local {
     /// # Errors
     /// Where there is no such service.
     pub fn deregister_service(&mut self, id: &str) -> Result<(), Unknown> {
-        let (id, _) = self.services.remove_entry(&*fold(id)).ok_or_else(|| Unknown::Service(id.into()))?;
+        let (id, _) = self.services.remove_with_key(&*fold(id)).ok_or_else(|| Unknown::Service(id.into()))?;
         self.remove_checks(|_, own| !own.is_of(&id));
         self.touched.services.insert(id);
         Ok(())
@@ -113,10 +168,37 @@ impl Local {
     /// # Errors
     /// Where there is no such check.
     pub fn deregister_check(&mut self, id: &str) -> Result<(), Unknown> {
-        let (id, _) = self.checks.remove_entry(&*fold(id)).ok_or_else(|| Unknown::Check(id.into()))?;
-        self.touched.checks.insert(id.clone());
-        self.rerun.insert(id);
+        let (id, _) = self.checks.remove_with_key(&*fold(id)).ok_or_else(|| Unknown::Check(id.into()))?;
+        self.removed_check(id);
         Ok(())
+    }
+
+    /// Where it is so already, the first reason stays.
+    fn maintain(&mut self, service: Option<&str>, reason: &str) -> Result<(), Unknown> {
+        let check = self.maintenance_check(service)?;
+        if self.check(&fold(&check.id)).is_none() {
+            self.put_record(Check { notes: reason.into(), ..check }, None, Source::Api);
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self, service: Option<&str>) -> Result<(), Unknown> {
+        let check = self.maintenance_check(service)?;
+        let _was_not_so = self.deregister_check(&check.id);
+        Ok(())
+    }
+
+    fn maintenance_check(&self, service: Option<&str>) -> Result<Check, Unknown> {
+        let (id, name, service_id) = match service {
+            None => (NODE_MAINTENANCE.into(), "Node Maintenance Mode", Text::default()),
+            Some(id) => {
+                let service = self.service(id).ok_or_else(|| Unknown::Service(id.into()))?;
+                let id = format!("{SERVICE_MAINTENANCE}{}", service.id);
+                (id, "Service Maintenance Mode", service.id.clone())
+            }
+        };
+        let (id, name, kind) = (id.into(), name.into(), "maintenance".into());
+        Ok(Check { id, name, kind, service_id, status: Status::Critical, ..Check::default() })
     }
 
     /// Replaces everything that files defined. What stays keeps its status and output, and a check whose definition is
@@ -125,8 +207,12 @@ impl Local {
         let nested = services.iter().flat_map(|service| &service.checks);
         let defined: BTreeSet<Key> = nested.chain(&checks).map(|check| fold(&check.id).into()).collect();
         let ids: BTreeSet<Key> = services.iter().map(|service| fold(&service.service.id).into()).collect();
-        let gone = self.services.extract_if(.., |id, own| own.source == Source::File && !ids.contains(id));
-        self.touched.services.extend(gone.map(|(id, _)| id));
+        let is_gone = |(id, own): &(&Key, &OwnService)| own.source == Source::File && !ids.contains(*id);
+        let gone: Vec<Key> = self.services.iter().filter(is_gone).map(|(id, _)| id.clone()).collect();
+        for id in gone {
+            self.services.remove(&id);
+            self.touched.services.insert(id);
+        }
         self.remove_checks(|id, own| own.source == Source::Api || defined.contains(id));
         for service in services {
             self.register_service(service, Source::File, false);
@@ -136,7 +222,7 @@ impl Local {
         }
         let here: BTreeSet<Key> = self.services.keys().cloned().collect();
         self.remove_checks(|_, own| {
-            let service_id = &own.definition.service_id;
+            let service_id = &own.record.service_id;
             service_id.is_empty() || here.contains(&*fold(service_id))
         });
     }
@@ -176,21 +262,21 @@ impl Local {
     /// Where there is no such check, or nobody is to tell its status.
     pub fn ttl_check(&self, id: &str) -> Result<&Definition, Unknown> {
         let own = self.checks.get(&*fold(id)).ok_or_else(|| Unknown::Check(id.into()))?;
-        match own.definition.kind {
-            Kind::Ttl(_) => Ok(&own.definition),
-            _ => Err(Unknown::NoTtl(id.into())),
-        }
+        own.definition
+            .as_deref()
+            .filter(|own| matches!(own.kind, Kind::Ttl(_)))
+            .ok_or(Unknown::NoTtl(id.into()))
     }
 
-    /// Removes services that were critical for longer than their checks allow, and names them.
-    pub fn reap(&mut self, now: Instant) -> Vec<Text> {
-        let overdue = |own: &&OwnCheck| {
-            let (since, after) = (own.critical_since, own.definition.deregister_critical_service_after);
-            since.zip(after).is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
+    /// The ids of services that were critical for longer than their checks allow.
+    pub fn overdue(&self, now: Instant) -> BTreeSet<Text> {
+        let is_overdue = |own: &&OwnCheck| {
+            let after = own.definition.as_ref().and_then(|own| own.deregister_critical_service_after);
+            let since = own.critical_since.zip(after);
+            since.is_some_and(|(since, after)| now.saturating_duration_since(since) >= after)
         };
-        let ids: Vec<Text> =
-            self.checks.values().filter(overdue).map(|own| own.definition.service_id.clone()).collect();
-        ids.into_iter().filter(|id| self.deregister_service(id).is_ok()).collect()
+        let ids = self.checks.values().filter(is_overdue).map(|own| own.record.service_id.clone());
+        ids.filter(|id| !id.is_empty()).collect()
     }
 
     /// When output that was held back is due next.
@@ -218,9 +304,9 @@ impl Local {
         std::mem::take(&mut self.rerun)
     }
 
-    /// `id` is lower-cased, as in the three that follow.
+    /// What is to be run for a check. `id` is lower-cased, as in the three that follow.
     pub fn definition(&self, id: &str) -> Option<&Definition> {
-        self.checks.get(id).map(|own| &own.definition)
+        self.checks.get(id)?.definition.as_deref()
     }
 
     pub(super) fn check(&self, id: &str) -> Option<&Arc<Check>> {
@@ -239,11 +325,13 @@ impl Local {
 
     /// What changed since this was last asked, and may differ from the catalog.
     pub(super) fn take_touched(&mut self, now: Instant) -> Ids {
-        for (id, own) in &mut self.checks {
-            if own.output_due.is_some_and(|due| due <= now) {
+        let is_due = |(_, own): &(&Key, &OwnCheck)| own.output_due.is_some_and(|due| due <= now);
+        let due: Vec<Key> = self.checks.iter().filter(is_due).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            if let Some(own) = self.checks.get_mut(&id) {
                 own.output_due = None;
-                self.touched.checks.insert(id.clone());
             }
+            self.touched.checks.insert(id);
         }
         std::mem::take(&mut self.touched)
     }
@@ -253,8 +341,7 @@ impl Local {
         let Some(own) = self.services.get(id) else { return };
         if own.service.enable_tag_override && own.service.tags != *tags {
             let service = Arc::new(Service { tags: tags.clone(), ..Service::clone(&own.service) });
-            let own = OwnService { defined: own.defined.clone(), service, source: own.source };
-            self.put_service(id.clone(), own);
+            self.put_service(id.clone(), OwnService { service, ..own.clone() });
         }
     }
 
@@ -270,17 +357,23 @@ impl Local {
         };
         if former.is_some_and(renamed) {
             // Its checks carry copies.
-            for (check, own) in self.checks.iter_mut().filter(|(_, own)| own.is_of(&id)) {
-                own.record = Arc::new(of_service(Check::clone(&own.record), &service));
-                self.touched.checks.insert(check.clone());
+            let own = self.checks.iter().filter(|(_, own)| own.is_of(&id)).map(|(check, _)| check.clone());
+            for check in own.collect::<Vec<_>>() {
+                if let Some(own) = self.checks.get_mut(&check) {
+                    own.record = Arc::new(of_service(Check::clone(&own.record), &service));
+                }
+                self.touched.checks.insert(check);
             }
         }
     }
 
     fn put_check(&mut self, definition: Definition, source: Source) {
-        let id: Key = fold(&definition.id).into();
-        let mut record = definition.record();
-        if let Some(own) = self.services.get(&*fold(&definition.service_id)) {
+        self.put_record(definition.record(), Some(Arc::new(definition)), source);
+    }
+
+    fn put_record(&mut self, mut record: Check, definition: Option<Arc<Definition>>, source: Source) {
+        let id: Key = fold(&record.id).into();
+        if let Some(own) = self.services.get(&*fold(&record.service_id)) {
             record = of_service(record, &own.service);
         }
         let (mut output_due, mut critical_since) = (None, None);
@@ -297,21 +390,27 @@ impl Local {
         if redefined || source == Source::Api {
             self.rerun.insert(id.clone());
         }
-        let record = Arc::new(record);
-        self.checks.insert(id, OwnCheck { definition, record, source, output_due, critical_since });
+        let own = OwnCheck { definition, record: Arc::new(record), source, output_due, critical_since };
+        self.checks.insert(id, own);
     }
 
     fn remove_checks(&mut self, keep: impl Fn(&Key, &OwnCheck) -> bool) {
-        for (id, _) in self.checks.extract_if(.., |id, own| !keep(id, own)) {
-            self.touched.checks.insert(id.clone());
-            self.rerun.insert(id);
+        let gone = self.checks.iter().filter(|(id, own)| !keep(id, own)).map(|(id, _)| id.clone());
+        for id in gone.collect::<Vec<_>>() {
+            self.checks.remove(&id);
+            self.removed_check(id);
         }
+    }
+
+    fn removed_check(&mut self, id: Key) {
+        self.touched.checks.insert(id.clone());
+        self.rerun.insert(id);
     }
 }
 
 impl OwnCheck {
     fn is_of(&self, service: &Key) -> bool {
-        self.definition.service_id.eq_ignore_ascii_case(service)
+        self.record.service_id.eq_ignore_ascii_case(service)
     }
 }
 
@@ -337,169 +436,4 @@ fn add_tagged_addresses(service: &mut Service) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::{CheckSpec, ServiceSpec, Span};
-
-    #[expect(clippy::disallowed_methods, reason = "any moment will do")]
-    fn start() -> Instant {
-        Instant::now()
-    }
-
-    fn secs(secs: i64) -> Option<Span> {
-        Some(Span { nanos: secs * 1_000_000_000, text: format!("{secs}s") })
-    }
-
-    fn ttl(id: &str) -> CheckSpec {
-        CheckSpec { id: Some(id.into()), ttl: secs(30), ..CheckSpec::default() }
-    }
-
-    fn service(name: &str, checks: Vec<CheckSpec>) -> ServiceDefinition {
-        ServiceSpec { name: Some(name.into()), checks, ..ServiceSpec::default() }.build().unwrap()
-    }
-
-    fn at(name: &str, address: &str) -> ServiceDefinition {
-        let address = Some(address.into());
-        ServiceSpec { name: Some(name.into()), port: Some(80), address, ..ServiceSpec::default() }
-            .build()
-            .unwrap()
-    }
-
-    fn ids(local: &Local) -> String {
-        let services = local.services().map(|(id, _)| &**id);
-        services.chain(local.checks().map(|(id, _)| &**id)).collect::<Vec<_>>().join(" ")
-    }
-
-    fn rerun(local: &mut Local) -> Vec<String> {
-        local.take_rerun().iter().map(|id| id.to_string()).collect()
-    }
-
-    #[test]
-    fn unknown_ids_are_named_in_consuls_words() {
-        let mut local = Local::default();
-        local.register_service(service("web", vec![]), Source::Api, false);
-        let script = CheckSpec { args: Some(vec!["true".into()]), ttl: None, interval: secs(1), ..ttl("s") };
-        local.register_check(script.build().unwrap(), Source::Api).unwrap();
-        let of_x = CheckSpec { service_id: Some("x".into()), ..ttl("c") };
-        let said = [
-            local.deregister_service("x").unwrap_err(),
-            local.deregister_check("x").unwrap_err(),
-            local.update_check("x", Status::Passing, "", start(), Duration::ZERO).unwrap_err(),
-            local.register_check(of_x.build().unwrap(), Source::Api).unwrap_err(),
-            local.ttl_check("s").unwrap_err(),
-        ];
-        assert_eq!(
-            said.map(|unknown| unknown.to_string()),
-            [
-                r#"Unknown service ID "x". Ensure that the service ID is passed, not the service name."#,
-                r#"Unknown check ID "x". Ensure that the check ID is passed, not the check name."#,
-                r#"Unknown check ID "x". Ensure that the check ID is passed, not the check name."#,
-                r#"ServiceID "x" does not exist"#,
-                r#"CheckID "s" does not have associated TTL"#,
-            ]
-        );
-    }
-
-    #[test]
-    fn a_check_registered_again_keeps_what_it_said() {
-        let mut local = Local::default();
-        local.register_service(service("web", vec![ttl("c")]), Source::Api, false);
-        local.update_check("c", Status::Warning, "slow", start(), Duration::ZERO).unwrap();
-        let other = CheckSpec { status: Some("passing".into()), notes: Some("new".into()), ..ttl("c") };
-        local.register_service(service("web", vec![other]), Source::Api, false);
-        let check = local.check("c").unwrap();
-        assert_eq!((&check.status, &*check.output, &*check.notes), (&Status::Warning, "slow", "new"));
-    }
-
-    /// Whoever runs checks hears of those that changed only; over the API a check's time begins anew in any case.
-    #[test]
-    fn what_runs_changes_with_its_definition() {
-        let mut local = Local::default();
-        local.reload(vec![service("web", vec![ttl("a"), ttl("b")])], vec![ttl("n").build().unwrap()]);
-        assert_eq!(rerun(&mut local), ["a", "b", "n"]);
-        let longer = CheckSpec { ttl: secs(60), ..ttl("b") };
-        local.reload(vec![service("web", vec![ttl("a"), longer])], vec![]);
-        assert_eq!(rerun(&mut local), ["b", "n"]);
-        assert!(local.definition("b").is_some() && local.definition("n").is_none());
-        local.register_service(service("web", vec![ttl("a")]), Source::Api, true);
-        assert_eq!(rerun(&mut local), ["a", "b"]);
-        local.deregister_service("web").unwrap();
-        assert_eq!(rerun(&mut local), ["a"]);
-    }
-
-    /// `config-cli.md` §2.7: what files define is replaced, what was registered stays, the files win.
-    #[test]
-    fn a_reload_replaces_what_files_defined() {
-        let mut local = Local::default();
-        let file = |names: &[&str]| {
-            names.iter().map(|name| service(name, vec![ttl(&format!("c-{name}"))])).collect()
-        };
-        local.reload(file(&["a", "b"]), vec![ttl("node").build().unwrap()]);
-        local.register_service(service("api", vec![ttl("c-api")]), Source::Api, false);
-        let beside = CheckSpec { service_id: Some("a".into()), ..ttl("beside") };
-        local.register_check(beside.build().unwrap(), Source::Api).unwrap();
-        local.register_service(at("b", "10.0.0.9"), Source::Api, false);
-        assert_eq!(ids(&local), "a api b beside c-a c-api c-b node");
-        local.update_check("c-a", Status::Passing, "up", start(), Duration::ZERO).unwrap();
-
-        local.reload(file(&["a", "b"]), vec![]);
-        assert_eq!(ids(&local), "a api b beside c-a c-api c-b");
-        assert_eq!(&*local.service("b").unwrap().address, "", "the file's again");
-        assert_eq!(local.check("c-a").unwrap().status, Status::Passing);
-
-        local.reload(file(&["b"]), vec![]);
-        assert_eq!(ids(&local), "api b c-api c-b", "with a service goes what others hung on it");
-    }
-
-    #[test]
-    fn an_ip_address_is_tagged_for_both_networks() {
-        let table = [
-            ("10.0.0.1", "lan_ipv4=10.0.0.1:80 wan_ipv4=10.0.0.1:80"),
-            ("2001:db8::1", "lan_ipv6=2001:db8::1:80 wan_ipv6=2001:db8::1:80"),
-            ("db.example", ""),
-            ("", ""),
-        ];
-        for (address, expected) in table {
-            let mut local = Local::default();
-            local.register_service(at("web", address), Source::File, false);
-            let tagged = local.service("web").unwrap().tagged_addresses.clone().unwrap_or_default();
-            let shown = tagged.iter().map(|(key, at)| format!("{key}={}:{}", at.address, at.port));
-            assert_eq!(shown.collect::<Vec<_>>().join(" "), expected);
-        }
-        let mut given = at("web", "10.0.0.1");
-        let outside = ServiceAddress { address: "198.51.100.7".into(), port: 443 };
-        given.service.tagged_addresses = Some([("wan_ipv4", outside.clone())].into_iter().collect());
-        let mut local = Local::default();
-        local.register_service(given, Source::File, false);
-        let tagged = local.service("web").unwrap().tagged_addresses.clone().unwrap_or_default();
-        assert_eq!((tagged.len(), tagged.get("wan_ipv4")), (2, Some(&outside)), "what was given stays");
-    }
-
-    /// `config-cli.md` §4.2: the clock starts at the first result, and stops when the check is well.
-    #[test]
-    fn a_service_critical_for_too_long_goes() {
-        let mut local = Local::default();
-        let check = CheckSpec { deregister_critical_service_after: secs(90), ..ttl("c") };
-        local.register_service(service("web", vec![check]), Source::Api, false);
-        local
-            .register_check(
-                CheckSpec { deregister_critical_service_after: secs(90), ..ttl("node") }.build().unwrap(),
-                Source::Api,
-            )
-            .unwrap();
-        let (start, second) = (start(), Duration::from_secs(1));
-        let say = |local: &mut Local, status: Status, at: u32| {
-            local.update_check("c", status.clone(), "", start + second * at, Duration::ZERO).unwrap();
-            local.update_check("node", status, "", start + second * at, Duration::ZERO).unwrap();
-        };
-        assert!(local.reap(start + second * 1000).is_empty(), "it has said nothing yet");
-        say(&mut local, Status::Critical, 1000);
-        say(&mut local, Status::Critical, 1080);
-        assert!(local.reap(start + second * 1089).is_empty());
-        say(&mut local, Status::Warning, 1089);
-        say(&mut local, Status::Critical, 1100);
-        assert!(local.reap(start + second * 1189).is_empty());
-        assert_eq!(local.reap(start + second * 1190), ["web".into()]);
-        assert_eq!(ids(&local), "node", "a check of the node removes no service");
-    }
-}
+mod tests;

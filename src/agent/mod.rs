@@ -33,7 +33,7 @@ use crate::{
 use sync::Scope;
 
 pub use check::use_ring;
-pub use local::{Local, Source, Unknown};
+pub use local::{Change, Local, Source, Unknown};
 
 /// The version of Consul whose files, DNS and HTTP API we follow; programs compare it.
 pub const COMPATIBLE_VERSION: &str = "1.16.4";
@@ -233,9 +233,9 @@ impl Shared {
     }
 
     /// Changes what is registered here, runs the checks that go with it, and has the catalog told.
-    fn change<T, E>(&self, change: impl FnOnce(&mut Local) -> Result<T, E>) -> Result<T, E> {
+    fn change(&self, change: Change) -> Result<(), Unknown> {
         let mut state = self.state();
-        let outcome = change(&mut state.local)?;
+        state.local.apply(change)?;
         let State { local, runner } = &mut *state;
         for id in local.take_rerun() {
             match local.definition(&id) {
@@ -247,7 +247,7 @@ impl Shared {
             self.registered.send_modify(|count| *count += 1);
             self.changed.send_modify(|count| *count += 1);
         }
-        Ok(outcome)
+        Ok(())
     }
 
     fn apply(&self, reloadable: Reloadable) {
@@ -258,10 +258,8 @@ impl Shared {
         self.timing.store(Arc::new(Timing::of(&reloadable)));
         self.dns.store(Arc::new(reloadable.dns));
         self.http.store(Arc::new(reloadable.http));
-        let Ok(()) = self.change(|local| {
-            local.reload(reloadable.services, reloadable.checks);
-            Ok::<(), std::convert::Infallible>(())
-        });
+        let Reloadable { services, checks, .. } = reloadable;
+        let _always_done = self.change(Change::Reload { services, checks });
     }
 
     fn reload(&self) -> Result<(), String> {
@@ -379,9 +377,10 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
                 shared.take_up(told);
             }
             _ = reap.tick() => {
-                let Ok(gone) = shared.change(|local| Ok::<_, std::convert::Infallible>(local.reap(now())));
-                for id in gone {
+                let overdue = shared.state().local.overdue(now());
+                for id in overdue {
                     tracing::info!(service = &*id, "deregistered: critical for longer than its check allows");
+                    let _gone_already = shared.change(Change::DeregisterService(id.to_string()));
                 }
             }
         }

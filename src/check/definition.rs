@@ -93,6 +93,8 @@ pub struct Definition {
     pub deregister_critical_service_after: Option<Duration>,
     /// Bytes of output kept; `None` leaves the agent's limit.
     pub output_bytes_max: Option<usize>,
+    /// What this was built from, and can be built from again.
+    pub written: Arc<CheckSpec>,
 }
 
 /// How many results in a row turn a status (`config-cli.md` §4.3).
@@ -200,7 +202,7 @@ impl CheckSpec {
     /// # Errors
     /// The first rule broken, in Consul's order (`config-cli.md` §4.2).
     pub fn build(self) -> Result<Definition, Invalid> {
-        let kind = self.kind()?;
+        let (kind, written) = (self.kind()?, Arc::new(self.clone()));
         let name = self.name.unwrap_or_default();
         let id = self.id.filter(|id| !id.is_empty()).unwrap_or_else(|| name.clone());
         if id.is_empty() {
@@ -234,6 +236,7 @@ impl CheckSpec {
             deregister_critical_service_after: least(&self.deregister_critical_service_after, DEREGISTER_MIN),
             output_bytes_max: output_max.filter(|size| *size > 0),
             kind,
+            written,
         })
     }
 

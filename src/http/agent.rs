@@ -55,6 +55,13 @@ pub trait Agent: Send + Sync + 'static {
 
     fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>>;
 
+    /// Takes a service of this agent, or its whole node, out of every answer. Where it is so already, the first reason
+    /// stays.
+    fn maintain(&self, service: Option<String>, reason: String) -> Pending<'_, Result<(), Failure>>;
+
+    /// Ends that, where it was so.
+    fn resume(&self, service: Option<String>) -> Pending<'_, Result<(), Failure>>;
+
     /// The word of a program about itself: of a check with a TTL only.
     fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>>;
 

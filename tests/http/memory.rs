@@ -33,6 +33,10 @@ struct OwnCheck {
     is_ttl: bool,
 }
 
+fn maintenance_of(service: Option<String>) -> String {
+    service.map_or_else(|| "_node_maintenance".into(), |id| format!("_service_maintenance:{id}"))
+}
+
 /// One who waits, for as long as he does.
 struct Waiting(Arc<AtomicUsize>);
 
@@ -171,6 +175,24 @@ impl Agent for Memory {
     fn deregister_check(&self, id: String) -> Pending<'_, Result<(), Failure>> {
         let known = self.checks.lock().unwrap().remove(&id).is_some();
         self.done(if known { Ok(()) } else { Err(Failure::Unknown(format!("no check {id}"))) })
+    }
+
+    fn maintain(&self, service: Option<String>, reason: String) -> Pending<'_, Result<(), Failure>> {
+        let known = service.as_ref().is_none_or(|id| self.services.lock().unwrap().contains_key(id));
+        if !known {
+            return self.done(Err(Failure::Unknown(format!("no service {service:?}"))));
+        }
+        let id = maintenance_of(service);
+        let record =
+            Check { node: "oak".into(), id: id.as_str().into(), notes: reason.into(), ..Check::default() };
+        let own = OwnCheck { record: record.into(), is_ttl: false };
+        self.checks.lock().unwrap().entry(id).or_insert(own);
+        self.done(Ok(()))
+    }
+
+    fn resume(&self, service: Option<String>) -> Pending<'_, Result<(), Failure>> {
+        self.checks.lock().unwrap().remove(&maintenance_of(service));
+        self.done(Ok(()))
     }
 
     fn update_check(&self, id: String, status: Status, output: String) -> Pending<'_, Result<(), Failure>> {

@@ -8,6 +8,7 @@ use crate::{
         call::Call,
         encode::{self, Json},
         json::Object,
+        query::parse_flag,
         read::jitter,
         reply::{Fault, Outcome, Reply},
         route::{Refuses, Route},
@@ -26,6 +27,12 @@ pub const ROUTES: &[Route] = &[
         methods: &["PUT"],
         refuses: Refuses::Nothing,
         handler: |call| Box::pin(reload(call)),
+    },
+    Route {
+        path: "/v1/agent/maintenance",
+        methods: &["PUT"],
+        refuses: Refuses::Nothing,
+        handler: |call| Box::pin(maintenance(call, Of::Node)),
     },
     Route {
         path: "/v1/agent/services",
@@ -50,6 +57,12 @@ pub const ROUTES: &[Route] = &[
         methods: &["PUT"],
         refuses: Refuses::NamespacesAndPartitions,
         handler: |call| Box::pin(deregister_service(call)),
+    },
+    Route {
+        path: "/v1/agent/service/maintenance/",
+        methods: &["PUT"],
+        refuses: Refuses::NamespacesAndPartitions,
+        handler: |call| Box::pin(maintenance(call, Of::Service)),
     },
     Route {
         path: "/v1/agent/checks",
@@ -155,6 +168,35 @@ async fn register_service(call: Call) -> Outcome {
 
 async fn deregister_service(call: Call) -> Outcome {
     call.api.agent.deregister_service(call.rest).await?;
+    Ok(Reply::empty())
+}
+
+/// What is taken out of every answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Node,
+    Service,
+}
+
+async fn maintenance(call: Call, of: Of) -> Outcome {
+    if of == Of::Service {
+        call.name("Missing service ID")?;
+    }
+    let enable = call.query.all("enable").next().ok_or_else(|| Fault::bad("Missing value for enable"))?;
+    let invalid = || Fault::bad(format!("Invalid value for enable: {enable:?}"));
+    let enable = parse_flag(enable).ok_or_else(invalid)?;
+    let word = if of == Of::Node { "node" } else { "service" };
+    let unsaid = || {
+        format!(
+            "Maintenance mode is enabled for this {word}, but no reason was provided. This is a default message."
+        )
+    };
+    let reason = call.query.get("reason").map_or_else(unsaid, str::to_string);
+    let service = (of == Of::Service).then_some(call.rest);
+    match enable {
+        true => call.api.agent.maintain(service, reason).await?,
+        false => call.api.agent.resume(service).await?,
+    }
     Ok(Reply::empty())
 }
 
