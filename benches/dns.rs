@@ -173,6 +173,7 @@ fn floor(port: u16) -> io::Result<()> {
                 let running = std::sync::atomic::AtomicBool::new(false);
                 lictor::dns::udp_batch::exchange(
                     &socket,
+                    None,
                     &running,
                     || (),
                     |(), _, packet, reply| {

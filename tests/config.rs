@@ -66,7 +66,7 @@ fn an_agent_that_cannot_be_yet_is_refused() {
     assert!(config(&[disk[0], disk[1], "-server"]).refusal().unwrap().starts_with("without -dev "));
     assert_eq!(dev.fixed_keys_changed(&config(&["-dev", "-log-level=WARN"])), Vec::<&str>::new());
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-node=other", "-dns-port=1"]));
-    assert_eq!(changed, ["node_name", "ports.dns"]);
+    assert_eq!(changed, ["node_name", "ports.dns or lictor.dns.listen"]);
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-hcl=discard_check_output = true", "-log-json"]));
     assert_eq!(changed, ["discard_check_output", "log_json"]);
 }

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use lictor::{
     catalog::{self, Catalog, Node, Register, Service},
-    dns::{Asker, Published, Responder, Roads, Server, Settings, TcpLimits, Transport, View},
+    dns::{Asker, Handed, Published, Responder, Roads, Server, Settings, TcpLimits, Transport, View},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -98,6 +98,64 @@ fn both_wildcards_can_be_had_side_by_side() {
         Server::bind(&wildcards, &roads()).is_ok_and(|server| server.addrs() == wildcards)
     });
     assert!(both);
+}
+
+/// Each on its own port, a wildcard among them, and each with its own roads.
+#[tokio::test]
+async fn several_listeners_answer_side_by_side() {
+    let mut asked: Vec<SocketAddr> =
+        ["127.0.0.1:0", "127.0.0.1:0", "0.0.0.0:0"].map(|a| a.parse().unwrap()).to_vec();
+    if std::net::UdpSocket::bind("[::1]:0").is_ok() {
+        asked.push("[::1]:0".parse().unwrap());
+    }
+    let server = Server::bind(&asked, &roads()).unwrap();
+    let addrs = server.addrs().to_vec();
+    assert_eq!(addrs.len(), asked.len());
+    let running = Running::run(server);
+    let packet = question(7, "web.service.consul", A);
+    for addr in addrs {
+        let to = if addr.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr };
+        assert_eq!(ask_udp(to, &packet).await, expected(&packet, Transport::Udp), "{addr}");
+        assert_eq!(ask_tcp(to, &packet).await, expected(&packet, Transport::Tcp), "{addr}");
+    }
+    running.stop().await;
+}
+
+/// Sockets that were bound for us, TCP or UDP or both: used in place of our own, and as good as before when we have
+/// stopped, since whoever bound them gives them to the next one.
+#[tokio::test]
+async fn sockets_handed_over_serve_and_outlive_us() {
+    for (bound, batch) in [(APART, true), (APART, false), ("0.0.0.0:0", true)] {
+        let tcp = std::net::TcpListener::bind(bound).unwrap();
+        let addr = tcp.local_addr().unwrap();
+        let Ok(udp) = std::net::UdpSocket::bind(addr) else {
+            continue; // another test has it
+        };
+        let to = if addr.ip().is_unspecified() { (Ipv4Addr::LOCALHOST, addr.port()).into() } else { addr };
+        for _ in 0..2 {
+            let handed = Handed { udp: vec![udp.try_clone().unwrap()], tcp: vec![tcp.try_clone().unwrap()] };
+            let roads = Roads { udp_batch: batch, ..roads() };
+            let running = Running::run(Server::bind_beside(&[addr], handed, &roads).unwrap());
+            for id in 0..50 {
+                let packet = question(id, "web.service.consul", A);
+                assert_eq!(ask_udp(to, &packet).await, expected(&packet, Transport::Udp), "{bound} {batch}");
+            }
+            let packet = question(7, "web.service.consul", A);
+            assert_eq!(ask_tcp(to, &packet).await, expected(&packet, Transport::Tcp), "{bound} {batch}");
+            running.stop().await;
+            udp.set_nonblocking(false).unwrap();
+            udp.set_read_timeout(Some(SHORT)).unwrap();
+            let nothing = udp.recv(&mut [0]).expect_err("a socket that was shut down has an end");
+            assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+        }
+        let alone = Handed { udp: vec![udp], tcp: Vec::new() };
+        drop(tcp);
+        let running = Running::run(Server::bind_beside(&[addr], alone, &roads()).unwrap());
+        let packet = question(7, "web.service.consul", A);
+        assert_eq!(ask_udp(to, &packet).await, expected(&packet, Transport::Udp), "{bound}");
+        assert_eq!(ask_tcp(to, &packet).await, expected(&packet, Transport::Tcp), "{bound}");
+        running.stop().await;
+    }
 }
 
 /// The client's socket takes packets only from the address it asked.
@@ -296,7 +354,7 @@ async fn two_servers_on_one_port_are_a_clear_error() {
     let first = Server::bind(&[APART.parse().unwrap()], &roads()).unwrap();
     let taken = first.addrs()[0];
     let error = Server::bind(&[taken], &roads()).err().unwrap().to_string();
-    for word in [&format!("TCP {taken}"), "in use", "`ports.dns`", "-dns-port"] {
+    for word in [&format!("TCP {taken}"), "in use", "`ports.dns`", "-dns-port", "`lictor.dns.listen`"] {
         assert!(error.contains(word), "{word} in: {error}");
     }
     drop(first);

@@ -5,6 +5,7 @@
 //! files, HTTP ─> Local <─told─ checks          Local + catalog ─sync─> commands ─> raft ─> catalog ─> DNS, HTTP
 //! ```
 
+mod activation;
 mod api;
 mod local;
 mod sync;
@@ -32,6 +33,7 @@ use crate::{
 };
 use sync::Scope;
 
+pub use activation::Activation;
 pub use check::use_ring;
 pub use local::{Change, Local, Source, Unknown};
 
@@ -73,6 +75,7 @@ pub struct Settings {
     pub checks: check::Settings,
     pub dns_addrs: Vec<SocketAddr>,
     pub http_addrs: Vec<SocketAddr>,
+    pub activation: Activation,
 }
 
 /// Reads the configuration again: given by whoever knows where it stands.
@@ -138,10 +141,19 @@ impl Agent {
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, reloadable, checks, dns_addrs, http_addrs } = settings;
-        let dns_server =
-            dns::Server::bind(&dns_addrs, &dns::Roads::of(&reloadable.dns)).map_err(|e| e.to_string())?;
-        let http_server = http::Server::bind(&http_addrs).map_err(|error| error.to_string())?;
+        let Settings { identity, reloadable, checks, dns_addrs, http_addrs, activation } = settings;
+        let (dns_addrs, http_addrs) = (activation.dns_addrs(&dns_addrs), activation.http_addrs(&http_addrs));
+        let listeners = dns::Listeners::of(&dns_addrs).map_err(|dns::Twice(addr)| {
+            format!("DNS address {addr} is configured and handed over, as two")
+        })?;
+        for (addr, wide) in &listeners.covered {
+            tracing::warn!("DNS address {addr} is within {wide}, which is served alone");
+        }
+        let roads = dns::Roads::of(&reloadable.dns);
+        let dns_server = dns::Server::bind_beside(&listeners.addrs, activation.dns, &roads)
+            .map_err(|error| error.to_string())?;
+        let http_server =
+            http::Server::bind_beside(&http_addrs, activation.http).map_err(|error| error.to_string())?;
         let raft_stop = CancellationToken::new();
         let raft_settings = raft::Settings {
             address: (identity.advertise, identity.server_port).into(),

@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
-use super::{Failure, Outcome, log};
+use super::{Failure, Outcome, log, notify};
 use crate::{
-    agent::{Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings},
+    agent::{Activation, Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings},
     check,
     config::{Config, FlagError, Flags, Scripts, load, parse_flags},
 };
@@ -26,18 +26,21 @@ pub fn run(arguments: Vec<String>) -> Outcome {
         return Err(Failure::new(format!("==> {refusal}")));
     }
     let level = log::start(&config.log.level, config.log.json).map_err(Failure::new)?;
+    // Before the runtime: it changes the environment.
+    let activation = Activation::take(&config.dns_addrs, &config.http_addrs);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
-    runtime.block_on(live(flags, config, level))
+    runtime.block_on(live(flags, config, activation, level))
 }
 
 /// The life of an agent, to its exit code.
-async fn live(flags: Flags, config: Config, level: log::LevelHandle) -> Outcome {
+async fn live(flags: Flags, config: Config, activation: Activation, level: log::LevelHandle) -> Outcome {
     let identity = identity(&config);
     if !config.log.json {
         banner(&config, &identity);
     }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    activation.unused.iter().for_each(|unused| tracing::warn!("{unused}"));
     let _pid_file = PidFile::write(config.pid_file.clone())?;
     let mut signals = Signals::listen().map_err(|error| Failure::new(error.to_string()))?;
     let reread = reread(flags, config.clone(), level);
@@ -50,6 +53,7 @@ async fn live(flags: Flags, config: Config, level: log::LevelHandle) -> Outcome 
         },
         dns_addrs: config.dns_addrs.clone(),
         http_addrs: config.http_addrs.clone(),
+        activation,
     };
     let mut agent = match Agent::start(settings, reread).await {
         Ok(agent) => agent,
@@ -59,19 +63,25 @@ async fn live(flags: Flags, config: Config, level: log::LevelHandle) -> Outcome 
         }
     };
     tracing::info!("Consul agent running!");
+    notify::ready();
+    let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
     let asked = loop {
         tokio::select! {
             () = agent.failed() => break None,
+            () = tick(&mut watchdog) => notify::alive(),
             asked = signals.next() => match asked {
                 Asked::Reload => {
+                    notify::reloading();
                     if let Err(error) = agent.reload() {
                         tracing::error!(error, "Reload config failed");
                     }
+                    notify::ready();
                 }
                 asked => break Some(asked),
             }
         }
     };
+    notify::stopping();
     let leaves = match asked {
         Some(Asked::Interrupt) => !config.skip_leave_on_interrupt,
         Some(Asked::Terminate) => config.leave_on_terminate,
@@ -89,6 +99,13 @@ async fn live(flags: Flags, config: Config, level: log::LevelHandle) -> Outcome 
         _ = signals.next() => return end(1),
     }
     end(if leaves { 0 } else { 1 })
+}
+
+async fn tick(watchdog: &mut Option<tokio::time::Interval>) {
+    match watchdog {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 fn end(code: u8) -> Outcome {

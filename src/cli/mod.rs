@@ -5,6 +5,7 @@
 mod agent;
 mod client;
 pub mod log;
+mod notify;
 mod reload;
 mod validate;
 mod version;

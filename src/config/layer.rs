@@ -1,7 +1,10 @@
 //! What each key that counts means, and what a valid value of it is. One tree is read at a time; rules between keys
 //! wait until all trees are one.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use uuid::Uuid;
 
@@ -10,7 +13,7 @@ use super::{
     definitions::without_places,
     keys,
     reader::{Fields, Findings},
-    tree::{Member, Place},
+    tree::{Kind, Member, Place},
 };
 use crate::{catalog::check_meta, check::Span, dns, http};
 
@@ -30,6 +33,8 @@ pub struct Layer {
     pub advertise_wan: Option<IpAddr>,
     pub client: Option<Vec<IpAddr>>,
     pub dns_addresses: Option<Vec<IpAddr>>,
+    /// Beside the addresses at the DNS port.
+    pub dns_listen: Vec<(SocketAddr, Place)>,
     pub http_addresses: Option<Vec<IpAddr>>,
     pub dns_port: Option<i64>,
     pub http_port: Option<i64>,
@@ -66,7 +71,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     layer.pid_file = top.text("pid_file", findings);
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
     read_http(&mut top, &mut layer.http, ignored, findings);
-    read_own(&mut top, &mut layer.dns, findings);
+    read_own(&mut top, &mut layer, findings);
     keys::take_unused(&mut top, ignored, findings);
     top.finish(findings);
     layer
@@ -333,9 +338,11 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
 }
 
 /// Keys that Consul does not have.
-fn read_own(top: &mut Fields, dns: &mut dns::Settings, findings: &mut Findings) {
+fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     let Some(mut own) = top.block("lictor", findings) else { return };
     if let Some(mut block) = own.block("dns", findings) {
+        layer.dns_listen = read_listen(&mut block, findings);
+        let dns = &mut layer.dns;
         dns.udp_batch = block.bool("udp_batch", findings).unwrap_or(dns.udp_batch);
         for (key, setting) in [
             ("udp_bytes_max", &mut dns.udp_bytes_max),
@@ -354,6 +361,27 @@ fn read_own(top: &mut Fields, dns: &mut dns::Settings, findings: &mut Findings) 
         block.finish(findings);
     }
     own.finish(findings);
+}
+
+fn read_listen(block: &mut Fields, findings: &mut Findings) -> Vec<(SocketAddr, Place)> {
+    let path = block.path("listen");
+    let values = match block.peek("listen").map(|value| &value.kind) {
+        Some(Kind::List(values)) => values.as_slice(),
+        _ => &[],
+    };
+    let texts = block.texts("listen", findings).unwrap_or_default();
+    let mut listen = Vec::new();
+    for (at, (text, value)) in texts.into_iter().zip(values).enumerate() {
+        match text.parse::<SocketAddr>() {
+            Ok(addr) if addr.port() > 0 => listen.push((addr, value.place.clone())),
+            _ => {
+                let expected = "expected an IP address and a port, as 127.0.0.1:53 or [::1]:53";
+                let text = format!("{path}[{at}]: found {text:?}; {expected}");
+                findings.fault::<()>(value.place.clone(), text);
+            }
+        }
+    }
+    listen
 }
 
 /// A negative one counts as none.

@@ -92,9 +92,14 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
     };
     let dns_addrs = sockets(layer.dns_addresses, layer.dns_port, 8600);
     let http_addrs = sockets(layer.http_addresses, layer.http_port, 8500);
-    for address in http_addrs.iter().filter(|address| dns_addrs.contains(address)) {
-        let text = format!("HTTP address {address} already configured for DNS");
-        findings.fault::<()>(Place::default(), text);
+    let dns_addrs = listeners(dns_addrs, &layer.dns_listen, findings);
+    for http in &http_addrs {
+        let clash = |dns: &&SocketAddr| *dns == http || dns::covers(dns, http) || dns::covers(http, dns);
+        if let Some(dns) = dns_addrs.iter().find(clash) {
+            let within = if dns == http { String::new() } else { format!(", as {dns}") };
+            let text = format!("HTTP address {http} already configured for DNS{within}");
+            findings.fault::<()>(Place::default(), text);
+        }
     }
     let mut dns = dns::Settings { datacenter: datacenter.clone(), ..layer.dns };
     dns.domain = zone(layer.domain.as_deref().filter(|domain| !domain.is_empty()).unwrap_or("consul"));
@@ -138,6 +143,27 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         checks: definitions.checks.into_all().into_iter().map(|(check, _)| check).collect(),
         warnings: findings.warnings.iter().map(Fault::to_string).collect(),
     })
+}
+
+/// The addresses at the DNS port, and the listeners beside them.
+fn listeners(
+    mut addrs: Vec<SocketAddr>,
+    beside: &[(SocketAddr, Place)],
+    findings: &mut Findings,
+) -> Vec<SocketAddr> {
+    addrs.extend(beside.iter().map(|(addr, _)| *addr));
+    let place = beside.first().map_or_else(Place::default, |(_, place)| place.clone());
+    let found = dns::Listeners::of(&addrs).unwrap_or_else(|dns::Twice(addr)| {
+        let is_same = |(own, _): &&(SocketAddr, Place)| (own.ip().to_canonical(), own.port()) == (addr.ip(), addr.port());
+        let place = beside.iter().rfind(is_same).map_or_else(Place::default, |(_, place)| place.clone());
+        let text = format!("DNS address {addr} is configured twice; expected each once, among addresses.dns at ports.dns and lictor.dns.listen");
+        findings.fault::<()>(place, text);
+        dns::Listeners::default()
+    });
+    for (addr, wide) in &found.covered {
+        findings.warn(&place, format!("DNS address {addr} is within {wide}, which is bound alone"));
+    }
+    found.addrs
 }
 
 fn scripts(layer: &Layer) -> Scripts {

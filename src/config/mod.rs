@@ -110,7 +110,7 @@ impl Config {
             ("domain", self.dns.domain != other.dns.domain),
             ("alt_domain", self.dns.alt_domain != other.dns.alt_domain),
             ("lictor.dns.udp_batch", self.dns.udp_batch != other.dns.udp_batch),
-            ("ports.dns", self.dns_addrs != other.dns_addrs),
+            ("ports.dns or lictor.dns.listen", self.dns_addrs != other.dns_addrs),
             ("ports.http", self.http_addrs != other.http_addrs),
             ("ports.server", self.server_port != other.server_port),
             ("ports.serf_lan", self.serf_lan_port != other.serf_lan_port),

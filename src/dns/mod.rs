@@ -10,6 +10,7 @@ mod answer;
 mod assembly;
 mod chase;
 mod choice;
+mod listen;
 mod name;
 mod reply;
 mod server;
@@ -23,8 +24,9 @@ pub mod udp_batch;
 mod wire;
 mod zones;
 
+pub use listen::{Listeners, Twice, covers};
 pub use reply::{Asker, Responder, Transport, View};
-pub use server::{BindError, Published, Roads, Server};
+pub use server::{BindError, Handed, Published, Roads, Server};
 pub use settings::{ServiceTtl, Settings, Soa};
 pub use tcp::Limits as TcpLimits;
 pub use zones::StaticZones;

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
     sync::Arc,
     thread,
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(target_os = "linux")]
 use super::udp_batch;
-use super::{Settings, StaticZones, tcp, udp};
+use super::{Settings, StaticZones, listen, tcp, udp};
 use crate::catalog::Catalog;
 
 /// Where names are asked: bound, and not answering yet. Each address is served by UDP and TCP, on one port.
@@ -28,6 +28,15 @@ pub struct Server {
     udp_plain: Vec<Socket>,
     /// A thread each.
     udp_batch: Vec<Socket>,
+    /// A thread each, though some are one socket.
+    udp_shared: Vec<Socket>,
+}
+
+/// Sockets that whoever started this process has bound for it, and keeps: they outlive it.
+#[derive(Default)]
+pub struct Handed {
+    pub udp: Vec<UdpSocket>,
+    pub tcp: Vec<TcpListener>,
 }
 
 /// How questions reach the answers.
@@ -52,7 +61,7 @@ pub struct Published {
 /// An address that cannot be had. Nothing was left bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "DNS cannot listen on {protocol} {addr}: {source}; `ports.dns` or -dns-port moves it to another port"
+    "DNS cannot listen on {protocol} {addr}: {source}; `ports.dns`, -dns-port or `lictor.dns.listen` moves it elsewhere"
 )]
 pub struct BindError {
     pub protocol: &'static str,
@@ -74,18 +83,22 @@ impl Roads {
 impl Server {
     /// Takes every address, or none. Where the port is 0 any free one is taken, the same for UDP and TCP.
     pub fn bind(addrs: &[SocketAddr], roads: &Roads) -> Result<Server, BindError> {
+        Server::bind_beside(addrs, Handed::default(), roads)
+    }
+
+    /// As `bind`; what is bound already is taken as it is. Every socket handed over must stand for one of the addresses.
+    pub fn bind_beside(addrs: &[SocketAddr], mut handed: Handed, roads: &Roads) -> Result<Server, BindError> {
         let mut server = Server {
             addrs: Vec::new(),
             tcp: Vec::new(),
             tcp_limits: roads.tcp.clone(),
             udp_plain: Vec::new(),
             udp_batch: Vec::new(),
+            udp_shared: Vec::new(),
         };
-        // `::` alone takes IPv4 as well, as it does in Consul; beside 0.0.0.0 it must not.
-        let only_v6 = addrs.iter().any(|addr| addr.ip() == Ipv4Addr::UNSPECIFIED);
         for addr in addrs {
             let attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
-            server.add(*addr, roads, only_v6, attempts)?;
+            server.add(*addr, &mut handed, roads, listen::only_v6(addr, addrs), attempts)?;
         }
         Ok(server)
     }
@@ -112,7 +125,10 @@ impl Server {
             tasks.spawn(udp::serve(socket, published.clone(), shutdown.clone()));
         }
         #[cfg(target_os = "linux")]
-        let _threads = udp_batch::Threads::start(self.udp_batch, &published, &shutdown)?;
+        let _threads = {
+            let (own, shared) = (self.udp_batch, self.udp_shared);
+            udp_batch::Threads::start(own, shared, &published, &shutdown)?
+        };
         while let Some(ended) = tasks.join_next().await {
             ended.expect("a road returns, it does not panic");
         }
@@ -124,29 +140,57 @@ impl Server {
     fn add(
         &mut self,
         asked: SocketAddr,
+        handed: &mut Handed,
         roads: &Roads,
         only_v6: bool,
         attempts: u32,
     ) -> Result<(), BindError> {
         let fault = |protocol, addr, source| BindError { protocol, addr, source };
-        let tcp = bind_tcp(asked, only_v6).map_err(|error| fault("TCP", asked, error))?;
+        let tcp = match handed.take_tcp(asked) {
+            Some(listener) => Ok(listener),
+            None => bind_tcp(asked, only_v6),
+        };
+        let tcp = tcp.map_err(|error| fault("TCP", asked, error))?;
         let addr = tcp.local_addr().map_err(|error| fault("TCP", asked, error))?;
         let addr = addr.as_socket().unwrap_or(asked);
         let threads = if roads.udp_batch { roads.udp_threads.get() } else { 1 };
         let batch = cfg!(target_os = "linux") && roads.udp_batch && !addr.ip().is_unspecified();
-        let udp =
-            (0..threads).map(|_| bind_udp(addr, only_v6, threads > 1, batch)).collect::<io::Result<Vec<_>>>();
-        match udp {
+        let shared = handed.take_udp(addr);
+        let sockets = match &shared {
+            Some(socket) => share(socket, addr, threads),
+            None => (0..threads).map(|_| bind_udp(addr, only_v6, threads > 1, batch)).collect(),
+        };
+        match sockets {
             Ok(sockets) => {
                 self.addrs.push(addr);
                 self.tcp.push(tcp);
-                if batch { &mut self.udp_batch } else { &mut self.udp_plain }.extend(sockets);
+                let road = match (batch, shared) {
+                    (true, Some(_)) => &mut self.udp_shared,
+                    (true, None) => &mut self.udp_batch,
+                    (false, _) => &mut self.udp_plain,
+                };
+                road.extend(sockets);
                 Ok(())
             }
             // The port that is free by TCP is not by UDP: hold it, so that the next try finds another.
-            Err(_) if attempts > 1 => self.add(asked, roads, only_v6, attempts - 1),
+            Err(_) if attempts > 1 => self.add(asked, handed, roads, only_v6, attempts - 1),
             Err(error) => Err(fault("UDP", addr, error)),
         }
+    }
+}
+
+impl Handed {
+    fn take_tcp(&mut self, addr: SocketAddr) -> Option<Socket> {
+        let stands_for = |socket: &TcpListener| socket.local_addr().is_ok_and(|own| own == addr);
+        let at = self.tcp.iter().position(stands_for)?;
+        let socket = Socket::from(self.tcp.swap_remove(at));
+        socket.set_nonblocking(true).ok().map(|()| socket)
+    }
+
+    fn take_udp(&mut self, addr: SocketAddr) -> Option<Socket> {
+        let stands_for = |socket: &UdpSocket| socket.local_addr().is_ok_and(|own| own == addr);
+        let at = self.udp.iter().position(stands_for)?;
+        Some(Socket::from(self.udp.swap_remove(at)))
     }
 }
 
@@ -175,6 +219,15 @@ fn bind_udp(addr: SocketAddr, only_v6: bool, shared: bool, batch: bool) -> io::R
     }
     socket.bind(&addr.into())?;
     Ok(socket)
+}
+
+/// The same socket for each thread: it was bound without `SO_REUSEPORT`, and there is no other on its address.
+fn share(socket: &Socket, addr: SocketAddr, threads: usize) -> io::Result<Vec<Socket>> {
+    socket.set_nonblocking(true)?;
+    if addr.ip().is_unspecified() {
+        udp::ask_for_addresses(socket, addr)?;
+    }
+    (0..threads).map(|_| socket.try_clone()).collect()
 }
 
 fn socket(addr: SocketAddr, kind: Type, only_v6: bool) -> io::Result<Socket> {

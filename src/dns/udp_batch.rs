@@ -1,12 +1,15 @@
 //! The fast road on Linux: a thread to a socket that takes a batch of packets with one system call, answers it from one
 //! snapshot, and sends the replies with another. Knows nothing of what packets mean.
 //!
+//! A socket of our own is shut down to stop: that wakes whoever waits on it. One that was handed over must not be, since
+//! it stays shut down for whoever gets it next; there a thread waits for the socket and for a pipe at once.
+//!
 //! A batch shares its control messages, so it cannot say from which local address each reply leaves: such a socket is
 //! bound to one address, never to a wildcard.
 
 use std::{
     array,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter},
     net::{IpAddr, Shutdown},
     os::fd::{AsRawFd, RawFd},
     sync::{
@@ -17,7 +20,13 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::{
+    errno::Errno,
+    sys::{
+        epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+        socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
+    },
+};
 use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
@@ -25,37 +34,61 @@ use super::{Asker, Published, Responder, Transport, View};
 
 /// The threads of this road. Dropped, they are stopped and joined.
 pub struct Threads {
-    sockets: Vec<Arc<Socket>>,
+    own: Vec<Arc<Socket>>,
     stopping: Arc<AtomicBool>,
+    /// Dropped, it wakes the threads of shared sockets.
+    wake: Option<PipeWriter>,
     handles: Vec<JoinHandle<()>>,
 }
 
 impl Threads {
-    /// A thread for each socket, `dns-0` and on. One that fails cancels `shutdown`.
+    /// A thread for each socket, `dns-0` and on. One that fails cancels `shutdown`. `shared` are sockets that others have,
+    /// too, here and elsewhere.
     pub fn start(
-        sockets: Vec<Socket>,
+        own: Vec<Socket>,
+        shared: Vec<Socket>,
         published: &Published,
         shutdown: &CancellationToken,
     ) -> io::Result<Threads> {
-        let sockets = sockets.into_iter().map(Arc::new).collect();
-        let mut threads = Threads { sockets, stopping: Arc::default(), handles: Vec::new() };
-        for (number, socket) in threads.sockets.iter().enumerate() {
-            let (socket, published, stopping) = (socket.clone(), published.clone(), threads.stopping.clone());
-            let last = shutdown.clone().drop_guard();
-            let thread = thread::Builder::new().name(format!("dns-{number}"));
-            threads.handles.push(thread.spawn(move || {
-                let _last = last;
-                answer(&socket, &stopping, &published);
-            })?);
+        let own = own.into_iter().map(Arc::new).collect();
+        let mut threads = Threads { own, stopping: Arc::default(), wake: None, handles: Vec::new() };
+        for socket in threads.own.clone() {
+            threads.add(socket, None, published, shutdown)?;
+        }
+        if !shared.is_empty() {
+            let (woken, wake) = io::pipe()?;
+            threads.wake = Some(wake);
+            for socket in shared {
+                let doze = Doze::new(&socket, woken.try_clone()?)?;
+                threads.add(Arc::new(socket), Some(doze), published, shutdown)?;
+            }
         }
         Ok(threads)
+    }
+
+    fn add(
+        &mut self,
+        socket: Arc<Socket>,
+        doze: Option<Doze>,
+        published: &Published,
+        shutdown: &CancellationToken,
+    ) -> io::Result<()> {
+        let (published, stopping) = (published.clone(), self.stopping.clone());
+        let last = shutdown.clone().drop_guard();
+        let thread = thread::Builder::new().name(format!("dns-{}", self.handles.len()));
+        self.handles.push(thread.spawn(move || {
+            let _last = last;
+            answer(&socket, doze.as_ref(), &stopping, &published);
+        })?);
+        Ok(())
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
-        for socket in &self.sockets {
+        self.wake = None;
+        for socket in &self.own {
             // Wakes whoever waits on it, though it says that there is no connection.
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -66,10 +99,32 @@ impl Drop for Threads {
     }
 }
 
-fn answer(socket: &Socket, stopping: &AtomicBool, published: &Published) {
+/// How a thread waits on a socket that it shares: until there is a packet, which wakes one of those that wait, or until
+/// all are to stop.
+pub struct Doze {
+    epoll: Epoll,
+    /// Says so by its end.
+    _woken: PipeReader,
+}
+
+impl Doze {
+    fn new(socket: &Socket, woken: PipeReader) -> io::Result<Doze> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE, 0))?;
+        epoll.add(&woken, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        Ok(Doze { epoll, _woken: woken })
+    }
+
+    fn wait(&self) -> Result<(), Errno> {
+        self.epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::NONE).map(drop)
+    }
+}
+
+fn answer(socket: &Socket, doze: Option<&Doze>, stopping: &AtomicBool, published: &Published) {
     let mut responder = Responder::new(fastrand::u64(..));
     exchange(
         socket,
+        doze,
         stopping,
         || (published.catalog.load(), published.settings.load(), published.zones.load()),
         |(catalog, settings, zones), from, packet, reply| {
@@ -92,10 +147,11 @@ const PACKET_STRIDE: usize = PACKET_BYTES_MAX + 1 + 3 * 64;
 /// After a failed receive, so that an error that stays does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
-/// Moves batches until `stopping` is set and the socket shut down. `snapshot` is taken once a batch and not held while
+/// Moves batches until `stopping` is set and the socket shut down, or the doze ended. `snapshot` is taken once a batch and not held while
 /// waiting for the next; `respond` is called once a packet, with an empty reply that it may leave empty.
 pub fn exchange<S>(
     socket: &Socket,
+    doze: Option<&Doze>,
     stopping: &AtomicBool,
     snapshot: impl Fn() -> S,
     mut respond: impl FnMut(&S, IpAddr, &[u8], &mut Vec<u8>),
@@ -103,16 +159,20 @@ pub fn exchange<S>(
     let mut packets = vec![0; PACKET_STRIDE * BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
     let mut replies = Replies::new();
+    let flags = if doze.is_some() { MsgFlags::MSG_DONTWAIT } else { MsgFlags::MSG_WAITFORONE };
     loop {
         let mut buffers = packets.chunks_exact_mut(PACKET_STRIDE);
         let mut slices: [[IoSliceMut; 1]; BATCH] = array::from_fn(|_| {
             [IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| &mut buffer[..PACKET_BYTES_MAX]))]
         });
-        let received =
-            recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_WAITFORONE, None);
+        let received = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, flags, None);
         if stopping.load(Ordering::Acquire) {
             return;
         }
+        let received = match (received, doze) {
+            (Err(Errno::EAGAIN), Some(doze)) if doze.wait().is_ok() => continue,
+            (received, _) => received,
+        };
         let Ok(received) = received else {
             #[expect(
                 clippy::disallowed_methods,

@@ -55,11 +55,25 @@ const TURNED_AWAY_WAIT: Duration = Duration::from_secs(1);
 impl Server {
     /// Takes every address, or none.
     pub fn bind(addrs: &[SocketAddr]) -> Result<Server, BindError> {
+        Server::bind_beside(addrs, Vec::new())
+    }
+
+    /// As `bind`; what was bound for us already is taken as it is.
+    pub fn bind_beside(
+        addrs: &[SocketAddr],
+        mut handed: Vec<std::net::TcpListener>,
+    ) -> Result<Server, BindError> {
         let mut server = Server { listeners: Vec::new(), addrs: Vec::new() };
         // `::` alone takes IPv4 as well, as it does in Consul; beside 0.0.0.0 it must not.
         let only_v6 = addrs.iter().any(|addr| addr.ip() == Ipv4Addr::UNSPECIFIED);
         for &addr in addrs {
-            let bound = listen(addr, only_v6).and_then(|listener| Ok((listener.local_addr()?, listener)));
+            let stands_for =
+                |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(|own| own == addr);
+            let ready = match handed.iter().position(stands_for) {
+                Some(at) => Ok(handed.swap_remove(at)),
+                None => listen(addr, only_v6),
+            };
+            let bound = ready.and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (own, listener) = bound.map_err(|source| BindError { addr, source })?;
             server.addrs.push(own);
             server.listeners.push(listener);
@@ -90,7 +104,7 @@ impl Server {
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {
-                listener: TcpListener::from_std(listener)?,
+                listener: accepting(listener)?,
                 router: router.clone(),
                 seats: seats.clone(),
                 limits: limits.clone(),
@@ -105,9 +119,13 @@ impl Server {
     }
 }
 
+fn accepting(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?; // one handed over may not be
+    TcpListener::from_std(listener)
+}
+
 fn listen(addr: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() && only_v6 {
         socket.set_only_v6(true)?;

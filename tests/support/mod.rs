@@ -28,6 +28,8 @@ pub struct Agent {
     child: Child,
     pub address: Ipv4Addr,
     log: Arc<Mutex<String>>,
+    /// Where its log goes, when it is not piped here.
+    log_file: Option<PathBuf>,
     pub folder: PathBuf,
 }
 
@@ -62,27 +64,47 @@ impl Agent {
     }
 
     pub fn spawn(arguments: &[&str], files: &[(&str, &str)]) -> Agent {
-        let (address, folder) = (fresh_address(), fresh_folder());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Agent::launch(command, fresh_address(), arguments, files)
+    }
+
+    /// Starts an agent by a command that takes its arguments; what is piped of its output is its log.
+    pub fn launch(
+        mut command: Command,
+        address: Ipv4Addr,
+        arguments: &[&str],
+        files: &[(&str, &str)],
+    ) -> Agent {
+        let folder = fresh_folder();
         for (name, text) in files {
             fs::write(folder.join(name), text).unwrap();
         }
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lictor"))
+        let mut child = command
             .args(["agent", &format!("-client={address}"), &format!("-bind={address}"), "-node=test-1"])
             .arg(format!("-config-dir={}", folder.display()))
             .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary under test starts");
         let log = Arc::new(Mutex::new(String::new()));
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        follow(out, log.clone());
-        follow(err, log.clone());
-        Agent { child, address, log, folder }
+        if let Some(out) = child.stdout.take() {
+            follow(out, log.clone());
+        }
+        if let Some(err) = child.stderr.take() {
+            follow(err, log.clone());
+        }
+        Agent { child, address, log, log_file: None, folder }
+    }
+
+    pub fn read_log_from(&mut self, file: PathBuf) {
+        self.log_file = Some(file);
     }
 
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        match &self.log_file {
+            Some(file) => fs::read_to_string(file).unwrap_or_default(),
+            None => self.log.lock().unwrap().clone(),
+        }
     }
 
     pub fn wait_for_log(&self, text: &str) {
