@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! Catalog ── nodes ──> Home { node, its checks, its instances by id }
-//!    └───── services ─> Group { chunks of instances, in order of (node, service id) }
+//!    ├───── services ─> Group { chunks of instances, in order of (node, service id) }
+//!    └──── residents ─> nodes and services, by the addresses they have of their own
 //! Instance = a service on a node, joined with that node and every check that speaks for it
 //! ```
 //!
@@ -14,6 +15,7 @@ mod group;
 mod map;
 mod meta;
 mod record;
+mod resident;
 mod rows;
 mod share;
 mod write;
@@ -31,6 +33,8 @@ pub use meta::{InvalidMeta, check_meta};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
 pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
 
+use resident::Resident;
+
 /// A name as it is looked up: lower-cased.
 pub type Key = Arc<str>;
 
@@ -44,6 +48,7 @@ pub struct Catalog {
     node_names: imbl::OrdSet<Key>,
     service_names: imbl::OrdSet<Key>,
     ids: imbl::OrdMap<Uuid, Key>,
+    residents: imbl::OrdSet<Resident>,
     /// Raised by one for each command that changed something.
     index: u64,
     tables: [u64; Table::ALL.len()],
@@ -195,7 +200,11 @@ impl Catalog {
     pub fn assert_consistent(&self) {
         assert!(self.nodes.len() == self.node_names.len(), "every node is listed once");
         assert!(self.services.len() == self.service_names.len(), "every service is listed once");
-        let mut instances = 0;
+        let (mut instances, mut residents) = (0, 0);
+        let mut lives = |resident: Option<Resident>| {
+            residents += usize::from(resident.is_some());
+            resident.is_none_or(|own| self.residents.get_prev(&own).is_some_and(|found| found.is_same(&own)))
+        };
         for home in self.nodes() {
             let name = &home.node.name;
             assert!(
@@ -207,6 +216,7 @@ impl Catalog {
                     .id
                     .is_none_or(|id| self.node_by_id(id).is_some_and(|found| Arc::ptr_eq(found, home)))
             );
+            assert!(lives(Resident::node(&home.node)), "{name} is found by its address");
             for instance in home.instances() {
                 instances += 1;
                 let id = &instance.service.id;
@@ -217,8 +227,10 @@ impl Catalog {
                 );
                 assert!(instance.checks.iter().all(|check| check.service_id.eq_ignore_ascii_case(id)));
                 assert!(home.instance(&fold(id)).is_some(), "{id} on {name} is found by id");
+                assert!(lives(Resident::service(instance)), "{id} on {name} is found by its address");
             }
         }
+        assert_eq!(self.residents.len(), residents, "nobody is found at an address who is not there");
         assert!(
             self.ids.iter().all(|(id, name)| self.node(name).is_some_and(|home| home.node.id == Some(*id)))
         );

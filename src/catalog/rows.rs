@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Catalog, Group, HashMap, Home, Instance, Key, Table, fold_key,
     record::{Check, Node, Service, Text},
+    resident::Resident,
     share::alike,
 };
 
@@ -167,11 +168,13 @@ impl Building {
         let mut home = Home { node, checks, instances: Default::default(), index };
         for ServiceRow { service, checks } in services {
             let instance = self.instance(&home, service, checks)?;
+            self.catalog.residents.extend(Resident::service(&instance));
             home.instances.insert(fold_key(&instance.service.id), instance);
         }
         if let Some(id) = home.node.id {
             self.catalog.ids.insert(id, key.clone());
         }
+        self.catalog.residents.extend(Resident::node(&home.node));
         self.catalog.node_names.insert(key.clone());
         self.catalog.nodes.insert(key, Arc::new(home));
         Ok(())

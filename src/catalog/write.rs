@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     Catalog, Changes, Group, Home, Instance, Key, Table, Topic, fold, fold_key,
     record::{Check, Node, Service, Text},
+    resident::Resident,
     share::alike,
 };
 
@@ -56,6 +57,7 @@ impl<'a> Write<'a> {
         self.catalog.words.node(&mut node, &models);
         self.file_id(key, former.as_ref().and_then(|former| former.id), node.id);
         let node = Arc::new(node);
+        self.settle(former.as_ref().and_then(Resident::node), Resident::node(&node));
         match self.catalog.nodes.get_mut(key) {
             Some(home) => Arc::make_mut(home).node = node,
             None => self.insert_home(key, node),
@@ -148,6 +150,7 @@ impl<'a> Write<'a> {
             self.touch_check(node, check);
         }
         self.file_id(node, home.node.id, None);
+        self.settle(Resident::node(&home.node), None);
         self.catalog.nodes.remove(node);
         self.catalog.node_names.remove(node);
         self.catalog.node_gone = self.index;
@@ -164,6 +167,7 @@ impl<'a> Write<'a> {
             self.touch_check(node, check);
         }
         self.leave_group(&instance);
+        self.settle(Resident::service(&instance), None);
         self.home(node).instances.remove(&*id);
         self.touch(Table::Checks, []);
         self.touch_service_row(node);
@@ -217,7 +221,14 @@ impl<'a> Write<'a> {
 
     fn join_group(&mut self, key: &Key, name: &Text, id: Key, instance: Arc<Instance>) {
         let node = fold_key(&instance.node.name);
-        self.home(&node).instances.insert(id, instance.clone());
+        let former = self.home(&node).instances.insert(id, instance.clone());
+        let is_former = |former: &Arc<Instance>| {
+            Arc::ptr_eq(&former.service, &instance.service) && Arc::ptr_eq(&former.node, &instance.node)
+        };
+        if !former.as_ref().is_some_and(is_former) {
+            let former = former.and_then(|former| Resident::service(&former));
+            self.settle(former, Resident::service(&instance));
+        }
         if !self.catalog.services.contains_key(key) {
             let mut key = key.clone();
             alike(&mut key, [&instance.service.name]);
@@ -279,6 +290,16 @@ impl<'a> Write<'a> {
     fn node_before(&self, key: &Key) -> Option<Arc<Node>> {
         let name = self.catalog.node_names.range(..key.clone()).next_back()?;
         Some(self.catalog.nodes.get(name)?.node.clone())
+    }
+
+    /// Moves someone from where they lived to where they live now.
+    fn settle(&mut self, former: Option<Resident>, resident: Option<Resident>) {
+        if let Some(former) = former.filter(|former| Some(former) != resident.as_ref()) {
+            self.catalog.residents.remove(&former);
+        }
+        if let Some(resident) = resident {
+            self.catalog.residents.insert(resident);
+        }
     }
 
     fn file_id(&mut self, key: &Key, former: Option<uuid::Uuid>, id: Option<uuid::Uuid>) {

@@ -68,6 +68,7 @@ pub enum Data {
     },
     Cname(Owner),
     Ns(Owner),
+    Ptr(Owner),
     Soa {
         /// The zone whose `ns` and `hostmaster` are told of.
         servers: Owner,
@@ -337,11 +338,16 @@ impl Asked<'_> {
     }
 
     fn soa(&self) -> Record {
+        self.soa_by(Owner::Zone, Owner::Zone)
+    }
+
+    /// The SOA of a zone, whose servers go by their name in `servers`.
+    pub(super) fn soa_by(&self, zone: Owner, servers: Owner) -> Record {
         let soa = &self.settings.soa;
         let ttl_secs = soa.min_ttl_secs.unwrap_or(NEGATIVE_TTL_SECS);
         let serial = self.catalog.index() as u32;
         let numbers = [serial, soa.refresh_secs, soa.retry_secs, soa.expire_secs, ttl_secs];
-        Record { owner: Owner::Zone, ttl_secs, data: Data::Soa { servers: Owner::Zone, numbers } }
+        Record { owner: zone, ttl_secs, data: Data::Soa { servers, numbers } }
     }
 
     fn alias(&self, host: &[u8], ttl_secs: u32) -> Item {

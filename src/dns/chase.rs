@@ -173,6 +173,7 @@ impl Record {
             Data::Srv { target: name, .. }
             | Data::Cname(name)
             | Data::Ns(name)
+            | Data::Ptr(name)
             | Data::Soa { servers: name, .. } => alone(name),
             Data::Address(_) | Data::Meta { .. } => {}
         }

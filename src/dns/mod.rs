@@ -13,6 +13,7 @@ mod choice;
 mod listen;
 mod name;
 mod reply;
+mod reverse;
 mod server;
 mod settings;
 mod slot;

@@ -185,6 +185,11 @@ impl<'a> Name<'a> {
         name
     }
 
+    /// How many labels there are, the root not counted.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     /// A label, lower-cased.
     pub fn label(&self, at: usize) -> &[u8] {
         let start = usize::from(self.starts[at]);

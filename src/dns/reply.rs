@@ -9,6 +9,7 @@ use super::{
     answer::{Answer, Asked, Data, Owner, Record, secs},
     assembly::{self, Assembled, Assembly, Cut},
     name::{Lookup, Name, Part, Zones},
+    reverse::Reverse,
     settings::Settings,
     txt,
     wire::{
@@ -112,10 +113,12 @@ impl Responder {
             return refuse(out, Rcode::BadVers, 0, None);
         }
         let name = Name::new(query.name);
-        let depth = self.zones.split(&name);
-        let Some(depth) = depth.filter(|_| matches!(query.qclass, class::IN | class::ANY)) else {
-            return refuse(out, Rcode::Refused, 0, depth.is_none().then_some(NOT_OURS));
+        let Some(depth) = self.zones.split(&name) else {
+            return self.outside(view, query, &name, &limits, out);
         };
+        if !matches!(query.qclass, class::IN | class::ANY) {
+            return refuse(out, Rcode::Refused, 0, None);
+        }
         if query.qtype == kind::AXFR {
             return refuse(out, Rcode::NotImp, AA, None);
         }
@@ -150,6 +153,32 @@ impl Responder {
         }
         answer.cut(limits.answers_max, |_| true);
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
+    }
+
+    /// A name in none of our zones: who lives at an address the catalog knows.
+    fn outside(&self, view: &View, query: &Query, name: &Name, limits: &Limits, out: &mut Vec<u8>) {
+        let settings = view.settings;
+        let reverse = Reverse::parse(name).filter(|_| matches!(query.qclass, class::IN | class::ANY));
+        let asked = view.catalog.map(|catalog| Asked {
+            catalog,
+            settings,
+            name,
+            qtype: query.qtype,
+            zones: &self.zones,
+            zone_bytes: query.name.len(),
+            has_edns: query.edns.is_some(),
+        });
+        let known = reverse.and_then(|reverse| asked.as_ref()?.reverse(&reverse));
+        // What the catalog does not know goes elsewhere from here; so far there is nobody else to ask.
+        let answer = match (known, reverse, asked) {
+            (Some(known), ..) => known,
+            (None, Some(reverse), Some(asked)) => asked.no_such_reverse(&reverse),
+            (None, Some(_), None) => {
+                return put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
+            }
+            (None, None, _) => return put_refusal(out, query, limits, Rcode::Refused, 0, Some(NOT_OURS)),
+        };
+        Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
     }
 }
 
@@ -380,6 +409,10 @@ impl Names {
             }
             Data::Ns(target) => {
                 wire::put_head(out, kind::NS, record.ttl_secs, 0);
+                self.put_whole(out, target);
+            }
+            Data::Ptr(target) => {
+                wire::put_head(out, kind::PTR, record.ttl_secs, 0);
                 self.put_whole(out, target);
             }
             Data::Soa { servers, numbers } => {

@@ -1,7 +1,7 @@
 //! A catalog written as plainly as it can be: rows in ordered maps, and indexes worked out afterwards by comparing the
 //! rows before with the rows after. A seeded run holds the real one to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::*;
 
@@ -127,6 +127,17 @@ impl Model {
         self.checks.retain(|(on, _), check| !(on == node && check.service_id.to_lowercase() == id));
     }
 
+    /// Nodes first, then services, each in order.
+    fn residents(&self, address: IpAddr) -> Vec<String> {
+        let is_it = |text: &str| text.parse().is_ok_and(|own: IpAddr| own.to_canonical() == address);
+        let nodes =
+            self.nodes.values().filter(|node| is_it(&node.address)).map(|node| format!("{} ", node.name));
+        let services = self.services.iter().filter(|(_, service)| is_it(&service.address));
+        nodes
+            .chain(services.map(|((on, _), service)| format!("{} {}", self.nodes[on].name, service.id)))
+            .collect()
+    }
+
     /// `cluster.md` §1.2, read as a comparison of two states.
     fn raise(&mut self, before: &Model) {
         let mut keys: Vec<String> = Vec::new();
@@ -186,6 +197,12 @@ impl Model {
     }
 }
 
+fn residents(catalog: &Catalog, address: IpAddr) -> Vec<String> {
+    let all = catalog.residents(address, address);
+    all.map(|(node, service)| format!("{} {}", node.name, service.map_or("", |service| &service.id)))
+        .collect()
+}
+
 /// The keys of rows that are in one state only, or differ.
 fn changed<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> Vec<K> {
     let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(key)));
@@ -215,6 +232,8 @@ fn any_command(random: &mut fastrand::Rng) -> Command {
     // Not both: a rename may end a service that the same command begins anew, which two states do not tell.
     let service = (row.id.is_none() && random.u8(..4) > 0).then(|| Service {
         port: random.u16(..2),
+        address: pick(random, &["", "", "10.0.0.1", "::ffff:10.0.0.1", "FD20::7", "fd20:0::7", "a.example."])
+            .into(),
         tags: if random.bool() { ["blue".into()].into() } else { Default::default() },
         ..service(pick(random, &ids), pick(random, &["web", "Web", "db"]))
     });
@@ -251,6 +270,9 @@ fn agrees_with_the_model() {
             catalog.assert_consistent();
             assert_eq!(catalog.index(), model.index, "{told}");
             assert_eq!(rows(&catalog), model_rows(&model), "{told}");
+            for address in ["10.0.0.1", "10.0.0.2", "fd20::7"].map(|address| address.parse().unwrap()) {
+                assert_eq!(residents(&catalog, address), model.residents(address), "{address}; {told}");
+            }
             for (key, index) in indexes(&catalog) {
                 let expected = model.indexes.get(&key.to_lowercase()).copied().unwrap_or(0);
                 assert_eq!(index, expected, "index of {key}; {told}");
