@@ -2,7 +2,10 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use support::{Agent, ask, examples};
@@ -47,6 +50,49 @@ fn a_port_in_use_is_named_with_what_moves_it() {
     assert_eq!(second.exit_code(), Some(1));
     let log = second.log();
     assert!(log.contains(&format!("{}:8600", first.address)) && log.contains("-dns-port"), "{log}");
+    if cfg!(target_os = "linux") {
+        assert!(log.contains(&format!("held by lictor (pid {}, user ", first.id())), "{log}");
+        assert!(log.contains("an agent runs here already"), "{log}");
+    }
+}
+
+/// Each with the part that has it, and what to do.
+#[test]
+fn an_address_that_cannot_be_had_is_explained() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = format!("ports {{ http = {} }}", held.local_addr().unwrap().port());
+    let mut agent = Agent::spawn(&["-dev", "-client=127.0.0.1", "-dns-port=-1", "-hcl", &http], &[]);
+    assert_eq!(agent.exit_code(), Some(1));
+    if cfg!(target_os = "linux") {
+        agent.wait_for_log(&format!("(pid {}, user ", std::process::id()));
+    }
+    let listen = "lictor { dns { listen = [\"192.0.2.1:53\"] } }";
+    let mut agent = Agent::spawn(&["-dev", "-hcl", listen], &[]);
+    assert_eq!(agent.exit_code(), Some(1));
+    agent.wait_for_log("No interface of this machine has the address 192.0.2.1");
+}
+
+/// Root too may be without the capability.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_low_port_without_the_right_to_it_is_explained() {
+    let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]);
+    let can = command.arg("true").status().is_ok_and(|status| status.success());
+    if lowest.trim().parse().is_ok_and(|lowest: u16| lowest <= 53) || !can {
+        println!("skipped: low ports are free for all here, or setpriv cannot take the right to them away");
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_bind_service", "--inh-caps=-net_bind_service"]);
+    command.arg(env!("CARGO_BIN_EXE_lictor")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut agent = Agent::launch(command, support::fresh_address(), &["-dev", "-dns-port=53"], &[]);
+    assert_eq!(agent.exit_code(), Some(1));
+    for text in ["ermission denied", "CAP_NET_BIND_SERVICE", "setcap", "lictor.socket", "lictor dns install"]
+    {
+        agent.wait_for_log(text);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod activation;
 mod api;
 mod local;
+pub mod port;
 mod sync;
 
 use std::{
@@ -150,10 +151,12 @@ impl Agent {
             tracing::warn!("DNS address {addr} is within {wide}, which is served alone");
         }
         let roads = dns::Roads::of(&reloadable.dns);
-        let dns_server = dns::Server::bind_beside(&listeners.addrs, activation.dns, &roads)
-            .map_err(|error| error.to_string())?;
-        let http_server =
-            http::Server::bind_beside(&http_addrs, activation.http).map_err(|error| error.to_string())?;
+        let dns_server =
+            dns::Server::bind_beside(&listeners.addrs, activation.dns, &roads).map_err(|error| {
+                format!("{error}{}", port::explain(&error.source, error.protocol, error.addr))
+            })?;
+        let http_server = http::Server::bind_beside(&http_addrs, activation.http)
+            .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.addr)))?;
         let raft_stop = CancellationToken::new();
         let raft_settings = raft::Settings {
             address: (identity.advertise, identity.server_port).into(),

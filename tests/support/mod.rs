@@ -118,6 +118,10 @@ impl Agent {
         wait_for("the agent to end", ended, || log.lock().unwrap().clone()).code()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.unwrap().success());
