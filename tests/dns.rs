@@ -5,7 +5,8 @@
 //! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
 //! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet
 //! set udp_answer_limit 8                           settings
-//! ask pay.service.consul SRV                       a question: edns N, tcp, class CH, from IP, do, rd, cd
+//! recursor one servfail                            what a recursor does (tests/support/upstream.rs), by its name
+//! ask pay.service.consul SRV                       a question: edns N, tcp, class CH, from IP, do, rd, ad, cd
 //! ----
 //! NOERROR aa                                       code and flags
 //! answer pay.service.consul. 0 SRV 1 1 7001 …      records in any order; a final * stands for anything
@@ -13,6 +14,9 @@
 //! edns 4096                                        the size of the reply's OPT; none where not said
 //! ede 20
 //! ```
+
+#[path = "support/upstream.rs"]
+mod upstream;
 
 use std::{fs, net::IpAddr, sync::Arc, time::Duration};
 
@@ -23,7 +27,10 @@ use hickory_proto::{
 };
 use lictor::{
     catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
-    dns::{Asker, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones, Transport, View},
+    dns::{
+        Asker, Network, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones,
+        Strategy, Transport, View,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,6 +38,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
+use upstream::{Script, Upstream};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -40,6 +48,8 @@ struct Case {
     file: String,
     catalog: Catalog,
     settings: Settings,
+    /// In order; the servers that play them are started with the case.
+    recursors: Vec<(String, Script)>,
     asked: Vec<(Question, Vec<String>)>,
 }
 
@@ -59,8 +69,14 @@ async fn every_case_over_every_road() {
     let (mut cases, mut faults) = (0, Vec::new());
     for file in files.iter().filter(|file| !file.ends_with("fixture.txt")) {
         let text = fs::read_to_string(file).unwrap();
-        for case in read_cases(&file.display().to_string(), &fixture, &text) {
+        for mut case in read_cases(&file.display().to_string(), &fixture, &text) {
             cases += 1;
+            let mut recursors = Vec::new();
+            for (_, script) in &case.recursors {
+                recursors.push(Upstream::start(script.clone()).await);
+            }
+            case.settings.recursion.recursors = recursors.iter().map(|recursor| recursor.addr).collect();
+            let case = case;
             for (question, expected) in &case.asked {
                 for (road, reply) in roads.ask_all(&case, question).await {
                     if let Err(fault) = compare(reply.as_deref(), expected, case.catalog.index()) {
@@ -109,7 +125,14 @@ fn read_cases(file: &str, fixture: &str, text: &str) -> Vec<Case> {
 impl Case {
     fn new(file: &str, title: &str, fixture: &str) -> Self {
         let (catalog, settings) = (Catalog::default(), Settings::default());
-        let mut case = Case { title: title.into(), file: file.into(), catalog, settings, asked: Vec::new() };
+        let mut case = Case {
+            title: title.into(),
+            file: file.into(),
+            catalog,
+            settings,
+            recursors: Vec::new(),
+            asked: Vec::new(),
+        };
         fixture
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -135,6 +158,14 @@ impl Case {
                     self.node(&name, &format!("10.8.{}.{}", number / 200, number % 200 + 1), meta);
                     self.service("fleet", &name, &["port=80"]);
                 }
+            }
+            ["recursor", name, script @ ..] => {
+                let at = self.recursors.iter().position(|(known, _)| known == name);
+                let at = at.unwrap_or_else(|| {
+                    self.recursors.push(((*name).into(), Script::default()));
+                    self.recursors.len() - 1
+                });
+                self.recursors[at].1.add(&script.join(" "));
             }
             ["set", key, value] => self.set(key, value),
             _ => panic!("{}: {}: not understood: {line}", self.file, self.title),
@@ -217,6 +248,12 @@ impl Case {
             "domain" => settings.domain = format!("{value}."),
             "node_ttl" => settings.node_ttl = secs(value),
             "min_ttl" => settings.soa.min_ttl_secs = Some(value.parse().unwrap()),
+            "recursor_timeout" => settings.recursion.timeout = secs(value),
+            "recursor_strategy" => {
+                settings.recursion.strategy =
+                    if value == "random" { Strategy::Random } else { Strategy::Sequential };
+            }
+            "recursion_from" => settings.recursion.from = vec![value.parse::<Network>().unwrap()],
             "udp_bytes_max_loopback" => settings.udp_bytes_max_loopback = value.parse().unwrap(),
             "service_ttl" => {
                 let pairs = value.split(',').map(|pair| pair.split_once('=').unwrap());
@@ -258,6 +295,7 @@ fn question(line: &str) -> Question {
         match *option {
             "tcp" => asker.transport = Transport::Tcp,
             "rd" => message.metadata.recursion_desired = true,
+            "ad" => message.metadata.authentic_data = true,
             "cd" => message.metadata.checking_disabled = true,
             "class" => {
                 let class = options.next().unwrap();
@@ -354,6 +392,7 @@ fn given(message: &Message) -> Vec<String> {
         (head.truncation, " tc"),
         (head.recursion_available, " ra"),
         (head.recursion_desired, " rd"),
+        (head.authentic_data, " ad"),
         (head.checking_disabled, " cd"),
     ] {
         if set {
@@ -434,20 +473,24 @@ impl SocketRoads {
     async fn ask_all(&self, case: &Case, question: &Question) -> Vec<(&'static str, Option<Vec<u8>>)> {
         let Case { catalog, settings, .. } = case;
         let mut replies = Vec::new();
+        let mut silent = false;
         for (road, mut responder) in
             [("the fast answer", Responder::new(1)), ("the plain answer", Responder::plain(2))]
         {
             let mut out = Vec::new();
             let view = View { catalog: Some(catalog), settings, zones: &StaticZones::default() };
-            responder.respond(&view, &question.asker, &question.packet, &mut out);
-            replies.push((road, (!out.is_empty()).then_some(out)));
+            match responder.respond(&view, &question.asker, &question.packet, &mut out) {
+                Outcome::Answered => replies.push((road, Some(out))),
+                Outcome::Silent => replies.push((road, None)),
+                Outcome::Later(_) => {} // the roads wait for it
+            }
+            silent = replies.last().is_some_and(|(_, reply)| reply.is_none());
         }
         if !question.asker.from.is_loopback() {
             return replies;
         }
         self.published.catalog.store(Some(Arc::new(catalog.clone())));
         self.published.settings.store(Arc::new(settings.clone()));
-        let silent = replies[1].1.is_none();
         match question.asker.transport {
             Transport::Tcp => replies.push(("TCP", tcp(self.batch, &question.packet, silent).await)),
             Transport::Udp => {

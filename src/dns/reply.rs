@@ -8,6 +8,7 @@ use ahash::AHashMap;
 use super::{
     answer::{Answer, Asked, Data, Owner, Record, secs},
     assembly::{self, Assembled, Assembly, Cut},
+    errand::{Errand, Wants},
     name::{Lookup, Name, Part, Zones},
     reverse::Reverse,
     settings::Settings,
@@ -42,6 +43,17 @@ pub struct View<'a> {
     pub zones: &'a StaticZones,
 }
 
+/// What became of a packet.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The reply is there.
+    Answered,
+    /// There is nothing to say.
+    Silent,
+    /// Something must be asked elsewhere first.
+    Later(Box<Errand>),
+}
+
 /// Answers packets. One for each thread: it holds its randomness, and room to work in.
 pub struct Responder {
     random: fastrand::Rng,
@@ -53,24 +65,37 @@ pub struct Responder {
     fast: bool,
 }
 
-/// How much may be said to this asker.
+/// What may be said to this asker.
 #[derive(Clone, Copy)]
-struct Limits {
+pub struct Limits {
     /// Bytes of the whole message.
-    bytes_max: usize,
+    pub bytes_max: usize,
     /// Records in the answer section.
     answers_max: usize,
     /// Whether there is an OPT, and the size it offers.
-    opt: Option<u16>,
+    pub opt: Option<u16>,
+    elsewhere: Elsewhere,
+}
+
+/// Whether names that are not ours are looked up for an asker.
+#[derive(Clone, Copy, PartialEq)]
+enum Elsewhere {
+    /// There is nobody to ask.
+    Nobody,
+    /// Not for this one.
+    Prohibited,
+    Asked,
 }
 
 const TCP_BYTES_MAX: usize = 65535;
 const NOT_OURS: Ede = Ede { code: 20, text: "not one of our zones, and no recursion here" };
+const NOT_FOR_YOU: Ede = Ede { code: 18, text: "no recursion for your address" };
 const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
 const QR: u8 = 0x80;
 const AA: u8 = 0x04;
 const TC: u8 = 0x02;
 const RD: u8 = 0x01;
+const RA: u8 = 0x80;
 const CD: u8 = 0x10;
 
 impl Responder {
@@ -90,30 +115,38 @@ impl Responder {
     }
 
     /// Puts the reply to a packet in `out`, which is cleared first and stays empty where silence is the answer.
-    pub fn respond(&mut self, view: &View, asker: &Asker, packet: &[u8], out: &mut Vec<u8>) {
+    pub fn respond(&mut self, view: &View, asker: &Asker, packet: &[u8], out: &mut Vec<u8>) -> Outcome {
         out.clear();
         match wire::parse(packet) {
-            Parsed::Silence => {}
+            Parsed::Silence => return Outcome::Silent,
             Parsed::NotImplemented => put_bare(out, packet, packet[2] & 0x78, Rcode::NotImp, None),
             Parsed::NoQuestion => put_bare(out, packet, 0, Rcode::Refused, None),
             Parsed::Malformed(question) => put_bare(out, packet, 0, Rcode::FormErr, question),
-            Parsed::Query(query) => self.answer(view, asker, &query, out),
+            Parsed::Query(query) => {
+                if let Some(wants) = self.answer(view, asker, &query, out) {
+                    return Outcome::Later(Box::new(Errand::new(*asker, packet, wants)));
+                }
+            }
         }
+        Outcome::Answered
     }
 
-    fn answer(&mut self, view: &View, asker: &Asker, query: &Query, out: &mut Vec<u8>) {
+    /// `Some` where there is no reply yet.
+    fn answer(&mut self, view: &View, asker: &Asker, query: &Query, out: &mut Vec<u8>) -> Option<Wants> {
         let settings = view.settings;
         if !self.zones.are_of(settings) {
             self.zones = Zones::of(settings);
         }
         let limits = Limits::of(settings, asker, query);
-        let refuse =
-            |out: &mut Vec<u8>, rcode, flags, ede| put_refusal(out, query, &limits, rcode, flags, ede);
+        let refuse = |out: &mut Vec<u8>, rcode, flags, ede| {
+            put_refusal(out, query, &limits, rcode, flags, ede);
+            None
+        };
         if query.edns.is_some_and(|edns| edns.version != 0) {
             return refuse(out, Rcode::BadVers, 0, None);
         }
         let name = Name::new(query.name);
-        let Some(depth) = self.zones.split(&name) else {
+        let Some(depth) = self.zones.split(&name).filter(|_| !limits.is_for_parent(query)) else {
             return self.outside(view, query, &name, &limits, out);
         };
         if !matches!(query.qclass, class::IN | class::ANY) {
@@ -142,7 +175,7 @@ impl Responder {
             _ => Assembled::AskPlain,
         };
         let mut answer = match fast {
-            Assembled::Records { .. } => return,
+            Assembled::Records { .. } => return None,
             Assembled::NoData => asked.no_data(),
             Assembled::NoneReady { any } => asked.none_ready(any),
             Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
@@ -153,13 +186,28 @@ impl Responder {
         }
         answer.cut(limits.answers_max, |_| true);
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
+        None
     }
 
-    /// A name in none of our zones: who lives at an address the catalog knows.
-    fn outside(&self, view: &View, query: &Query, name: &Name, limits: &Limits, out: &mut Vec<u8>) {
+    /// A name in none of our zones: who lives at an address the catalog knows; else whoever else can be asked.
+    fn outside(
+        &self,
+        view: &View,
+        query: &Query,
+        name: &Name,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) -> Option<Wants> {
         let settings = view.settings;
-        let reverse = Reverse::parse(name).filter(|_| matches!(query.qclass, class::IN | class::ANY));
-        let asked = view.catalog.map(|catalog| Asked {
+        let is_ours = matches!(query.qclass, class::IN | class::ANY) && !limits.is_for_parent(query);
+        let Some(reverse) = Reverse::parse(name).filter(|_| is_ours) else {
+            return elsewhere(query, limits, out);
+        };
+        let Some(catalog) = view.catalog else {
+            put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
+            return None;
+        };
+        let asked = Asked {
             catalog,
             settings,
             name,
@@ -167,19 +215,29 @@ impl Responder {
             zones: &self.zones,
             zone_bytes: query.name.len(),
             has_edns: query.edns.is_some(),
-        });
-        let known = reverse.and_then(|reverse| asked.as_ref()?.reverse(&reverse));
-        // What the catalog does not know goes elsewhere from here; so far there is nobody else to ask.
-        let answer = match (known, reverse, asked) {
-            (Some(known), ..) => known,
-            (None, Some(reverse), Some(asked)) => asked.no_such_reverse(&reverse),
-            (None, Some(_), None) => {
-                return put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
-            }
-            (None, None, _) => return put_refusal(out, query, limits, Rcode::Refused, 0, Some(NOT_OURS)),
+        };
+        let answer = match asked.reverse(&reverse) {
+            Some(known) => known,
+            None if limits.elsewhere == Elsewhere::Nobody => asked.no_such_reverse(&reverse),
+            None => return elsewhere(query, limits, out),
         };
         Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
+        None
     }
+}
+
+/// Names outside our zones: looked up for whoever may ask, refused to others.
+fn elsewhere(query: &Query, limits: &Limits, out: &mut Vec<u8>) -> Option<Wants> {
+    let ede = match limits.elsewhere {
+        Elsewhere::Asked if query.is_whole() && !kind::OF_ONE_LINK.contains(&query.qtype) => {
+            return Some(Wants::Relay);
+        }
+        Elsewhere::Asked => None,
+        Elsewhere::Prohibited => Some(NOT_FOR_YOU),
+        Elsewhere::Nobody => Some(NOT_OURS),
+    };
+    put_refusal(out, query, limits, Rcode::Refused, 0, ede);
+    None
 }
 
 /// The fast road to a service: a whole reply in `out`, or the reason why there is none.
@@ -215,7 +273,7 @@ fn assemble(
         (assembly::Kind::Srv, _) | (_, 0) => usize::MAX,
         (_, limit) => limit,
     };
-    put_question(out, query, Rcode::NoError, AA);
+    put_question(out, query, limits, Rcode::NoError, AA);
     let wanted = assembly::Asked {
         group,
         tag,
@@ -245,7 +303,7 @@ fn assemble(
 }
 
 impl Limits {
-    fn of(settings: &Settings, asker: &Asker, query: &Query) -> Self {
+    pub fn of(settings: &Settings, asker: &Asker, query: &Query) -> Self {
         // A socket for both families sees IPv4 clients by their mapped addresses.
         let is_loopback = asker.from.to_canonical().is_loopback();
         let own = if is_loopback { settings.udp_bytes_max_loopback } else { settings.udp_bytes_max };
@@ -262,7 +320,17 @@ impl Limits {
                 _ => usize::MAX,
             },
             opt: query.edns.map(|_| own),
+            elsewhere: match &settings.recursion {
+                recursion if !recursion.is_on() => Elsewhere::Nobody,
+                recursion if recursion.serves(asker.from) => Elsewhere::Asked,
+                _ => Elsewhere::Prohibited,
+            },
         }
+    }
+
+    /// What a zone says of its children is not the child's to say, if the parent can be asked.
+    fn is_for_parent(&self, query: &Query) -> bool {
+        query.qtype == kind::DS && self.elsewhere == Elsewhere::Asked
     }
 }
 
@@ -282,21 +350,26 @@ fn put_bare(out: &mut Vec<u8>, packet: &[u8], opcode: u8, rcode: Rcode, question
     }
 }
 
-fn put_refusal(out: &mut Vec<u8>, query: &Query, limits: &Limits, rcode: Rcode, flags: u8, ede: Option<Ede>) {
-    put_question(out, query, rcode, flags);
+pub fn put_refusal(
+    out: &mut Vec<u8>,
+    query: &Query,
+    limits: &Limits,
+    rcode: Rcode,
+    flags: u8,
+    ede: Option<Ede>,
+) {
+    put_question(out, query, limits, rcode, flags);
     if let Some(size) = limits.opt {
         wire::put_opt(out, size, rcode, ede);
         wire::put_count(out, 3, 1);
     }
 }
 
-fn put_question(out: &mut Vec<u8>, query: &Query, rcode: Rcode, flags: u8) {
+fn put_question(out: &mut Vec<u8>, query: &Query, limits: &Limits, rcode: Rcode, flags: u8) {
     let bits = |set: bool, bit: u8| if set { bit } else { 0 };
-    wire::put_header(
-        out,
-        query.id,
-        [QR | flags | bits(query.rd, RD), bits(query.cd, CD) | rcode as u8 & 0xf],
-    );
+    let available = bits(limits.elsewhere == Elsewhere::Asked, RA);
+    let flags = [QR | flags | bits(query.rd, RD), available | bits(query.cd, CD) | rcode as u8 & 0xf];
+    wire::put_header(out, query.id, flags);
     out.extend_from_slice(query.question);
     // A question that was cut short lacks its type and class: they are told as 0.
     out.resize(HEADER_BYTES + query.name.len() + 4, 0);
@@ -350,6 +423,7 @@ impl Reply<'_> {
         put_question(
             out,
             self.query,
+            self.limits,
             answer.rcode.unwrap_or(Rcode::NoError),
             AA | if truncated { TC } else { 0 },
         );

@@ -11,12 +11,12 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use socket2::{Domain, Socket, Type};
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(target_os = "linux")]
 use super::udp_batch;
-use super::{Settings, StaticZones, listen, tcp, udp};
+use super::{Errands, Settings, StaticZones, listen, seats::Seats, tcp, udp};
 use crate::catalog::Catalog;
 
 /// Where names are asked: bound, and not answering yet. Each address is served by UDP and TCP, on one port.
@@ -115,23 +115,28 @@ impl Server {
     /// Where the system refuses a thread, or will not wait for a socket.
     pub async fn run(self, published: Published, shutdown: CancellationToken) -> io::Result<()> {
         let mut tasks = JoinSet::new();
-        let seats = Arc::new(tcp::Seats::new(self.tcp_limits));
+        let seats = Arc::<Seats>::default();
+        let errands = Errands::new(Handle::current(), published.settings.clone(), shutdown.clone());
         for socket in self.tcp {
             let listener = tokio::net::TcpListener::from_std(socket.into())?;
-            tasks.spawn(tcp::serve(listener, seats.clone(), published.clone(), shutdown.clone()));
+            let (limits, seats, published) = (self.tcp_limits.clone(), seats.clone(), published.clone());
+            tasks.spawn(tcp::serve(listener, limits, seats, published, errands.clone(), shutdown.clone()));
         }
         for socket in self.udp_plain {
             let socket = tokio::net::UdpSocket::from_std(socket.into())?;
-            tasks.spawn(udp::serve(socket, published.clone(), shutdown.clone()));
+            tasks.spawn(udp::serve(socket, published.clone(), errands.clone(), shutdown.clone()));
         }
         #[cfg(target_os = "linux")]
-        let _threads = {
+        let threads = {
             let (own, shared) = (self.udp_batch, self.udp_shared);
-            udp_batch::Threads::start(own, shared, &published, &shutdown)?
+            udp_batch::Threads::start(own, shared, &published, &errands, &shutdown)?
         };
         while let Some(ended) = tasks.join_next().await {
             ended.expect("a road returns, it does not panic");
         }
+        #[cfg(target_os = "linux")]
+        drop(threads);
+        errands.stopped().await;
         Ok(())
     }
 

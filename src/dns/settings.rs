@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::recursion::Recursion;
+
 /// Everything an answer depends on besides the catalog and the question. All of it may change at a reload but the
 /// zone names, the datacenter and the road.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,7 @@ pub struct Settings {
     pub udp_bytes_max: u16,
     /// Serve UDP in batches with a thread a core (Linux). Off: one plain socket; the answers are the same.
     pub udp_batch: bool,
+    pub recursion: Recursion,
 }
 
 /// TTLs of service answers: an exact name, else the longest matching prefix. Keys are lower-cased.
@@ -72,6 +75,7 @@ impl Default for Settings {
             udp_bytes_max_loopback: 4096,
             udp_bytes_max: 1232,
             udp_batch: true,
+            recursion: Recursion::default(),
         }
     }
 }

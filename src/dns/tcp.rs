@@ -1,25 +1,22 @@
 //! The TCP road (RFC 7766): messages behind their length, several to a connection, answered in order. Everything that a
 //! client may take of us has an end: connections, replies, time, bytes.
 
-use std::{
-    collections::HashMap,
-    future::Future,
-    io,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     task::JoinSet,
     time::{self, Instant},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport, View};
+use super::{
+    Asker, Errands, Outcome, Published, Responder, Transport, View,
+    seats::{Seat, Seats, SeatsMax},
+};
 
 /// What a client may take of us.
 #[derive(Clone, Debug)]
@@ -30,6 +27,8 @@ pub struct Limits {
     pub connections_per_client_max: usize,
     /// To one connection, which is then closed.
     pub replies_max: u32,
+    /// Questions of one connection that wait for an answer from elsewhere: no more are read.
+    pub errands_max: usize,
     /// From accepting a connection to having its first query whole.
     pub first_query_wait: Duration,
     /// From one reply to having the next query whole. A message that gets no reply does not prolong it.
@@ -45,6 +44,7 @@ impl Default for Limits {
             connections_max: 512,
             connections_per_client_max: 128,
             replies_max: 128,
+            errands_max: 32,
             first_query_wait: Duration::from_secs(2),
             next_query_wait: Duration::from_secs(8),
             send_wait: Duration::from_secs(2),
@@ -58,10 +58,13 @@ const ERROR_PAUSE: Duration = Duration::from_millis(20);
 /// Accepts and answers until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
+    limits: Limits,
     seats: Arc<Seats>,
     published: Published,
+    errands: Errands,
     shutdown: CancellationToken,
 ) {
+    let most = SeatsMax { all: limits.connections_max, per_client: limits.connections_per_client_max };
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -76,77 +79,37 @@ pub async fn serve(
             time::sleep(ERROR_PAUSE).await;
             continue;
         };
-        if let Some(seat) = seats.take(from.ip().to_canonical()) {
-            let (published, shutdown) = (published.clone(), shutdown.clone());
+        // No seat is held for long without asking, and one address cannot take them all.
+        if let Some(seat) = seats.take(from.ip().to_canonical(), most) {
+            let shutdown = shutdown.clone();
+            let connection =
+                Connection::new(stream, seat, limits.clone(), published.clone(), errands.clone());
             connections.spawn(async move {
                 // A client that breaks off is no fault of ours.
-                let _ = shutdown.run_until_cancelled(Connection::new(stream, seat, published).serve()).await;
+                let _ = shutdown.run_until_cancelled(connection.serve()).await;
             });
         }
     }
     connections.join_all().await;
 }
 
-/// The connections that may be open. Whoever finds none free is refused, and nobody is put out for him: whoever sits
-/// is being served, no seat is held for long without asking, and one address cannot take them all.
-pub struct Seats {
-    limits: Limits,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    by_client: HashMap<IpAddr, usize>,
-}
-
-/// Given back when dropped.
-struct Seat {
-    client: IpAddr,
-    seats: Arc<Seats>,
-}
-
-impl Seats {
-    pub fn new(limits: Limits) -> Self {
-        Seats { limits, taken: Mutex::default() }
-    }
-
-    fn take(self: &Arc<Self>, client: IpAddr) -> Option<Seat> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_client = taken.by_client.get(&client).copied().unwrap_or(0);
-        if taken.all >= self.limits.connections_max || of_client >= self.limits.connections_per_client_max {
-            return None;
-        }
-        taken.all += 1;
-        taken.by_client.insert(client, of_client + 1);
-        Some(Seat { client, seats: self.clone() })
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.all -= 1;
-        if let Some(of_client) = taken.by_client.get_mut(&self.client) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                taken.by_client.remove(&self.client);
-            }
-        }
-    }
-}
-
 struct Connection {
     stream: TcpStream,
     seat: Seat,
+    limits: Limits,
     published: Published,
+    errands: Errands,
     responder: Responder,
     /// Received, not yet answered: at most one message that is not whole, and what came in the same read.
     inbox: BytesMut,
     reply: Vec<u8>,
     /// Replies behind their lengths, not yet sent.
     outbox: Vec<u8>,
+    /// Replies that may still be promised.
     replies_left: u32,
+    /// Errands whose replies are to come, in the order in which they are had (RFC 7766 §6.2.1.1).
+    awaited: usize,
+    later: (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>),
 }
 
 /// Replies are sent once so many bytes wait; the last of them may go beyond by its own length.
@@ -156,52 +119,90 @@ const OUTBOX_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 1024;
 
 impl Connection {
-    fn new(stream: TcpStream, seat: Seat, published: Published) -> Self {
+    fn new(stream: TcpStream, seat: Seat, limits: Limits, published: Published, errands: Errands) -> Self {
         Connection {
-            replies_left: seat.seats.limits.replies_max,
+            replies_left: limits.replies_max,
+            later: mpsc::channel(limits.errands_max.max(1)),
             stream,
             seat,
+            limits,
             published,
+            errands,
             responder: Responder::new(fastrand::u64(..)),
             inbox: BytesMut::new(),
             reply: Vec::new(),
             outbox: Vec::new(),
+            awaited: 0,
         }
     }
 
     async fn serve(mut self) -> io::Result<()> {
         self.stream.set_nodelay(true)?;
-        let Limits { first_query_wait, next_query_wait, send_wait, .. } = self.seat.seats.limits;
+        let Limits { first_query_wait, next_query_wait, send_wait, errands_max, .. } = self.limits;
         let mut deadline = Instant::now() + first_query_wait;
+        let mut is_ended = false;
         loop {
             self.answer();
             if !self.outbox.is_empty() {
                 within(Instant::now() + send_wait, self.stream.write_all(&self.outbox)).await?;
                 self.outbox.clear();
                 deadline = Instant::now() + next_query_wait;
-            } else if self.replies_left == 0 {
-                return within(Instant::now() + send_wait, self.close()).await;
-            } else if within(deadline, self.read()).await? == 0 {
+            } else if self.awaited == 0 && is_ended {
                 return Ok(());
+            } else if self.awaited == 0 && self.replies_left == 0 {
+                return within(Instant::now() + send_wait, self.close()).await;
+            } else if self.awaited == 0 {
+                is_ended = within(deadline, self.read()).await? == 0;
+            } else if is_ended || self.awaited >= errands_max || self.replies_left == 0 {
+                // An errand has a deadline of its own.
+                let reply = self.later.1.recv().await;
+                self.awaited -= 1;
+                self.put(&reply.unwrap_or_default());
+            } else {
+                self.inbox.reserve(READ_BYTES);
+                tokio::select! {
+                    Some(reply) = self.later.1.recv() => {
+                        self.awaited -= 1;
+                        self.put(&reply);
+                    }
+                    read = self.stream.read_buf(&mut self.inbox) => is_ended = read? == 0,
+                }
             }
         }
     }
 
     /// Answers the whole messages of the inbox, as far as the outbox has room.
     fn answer(&mut self) {
-        while self.replies_left > 0 && self.outbox.len() < OUTBOX_BYTES {
-            let Some(message) = next_message(&mut self.inbox) else { return };
+        while self.replies_left > 0
+            && self.outbox.len() < OUTBOX_BYTES
+            && self.awaited < self.limits.errands_max
+            && let Some(message) = next_message(&mut self.inbox)
+        {
             let Published { catalog, settings, zones } = &self.published;
             let (catalog, settings, zones) = (catalog.load(), settings.load(), zones.load());
             let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
             let asker = Asker { transport: Transport::Tcp, from: self.seat.client };
-            self.reply.clear();
-            self.responder.respond(&view, &asker, &message, &mut self.reply);
-            if let (false, Ok(length)) = (self.reply.is_empty(), u16::try_from(self.reply.len())) {
-                self.outbox.extend_from_slice(&length.to_be_bytes());
-                self.outbox.extend_from_slice(&self.reply);
-                self.replies_left -= 1;
+            let mut reply = std::mem::take(&mut self.reply);
+            match self.responder.respond(&view, &asker, &message, &mut reply) {
+                Outcome::Silent => {}
+                Outcome::Answered => self.replies_left -= 1,
+                Outcome::Later(errand) => {
+                    self.replies_left -= 1;
+                    let later = self.later.0.clone();
+                    // There is room: no more are awaited than the channel holds. Nobody may be left to take it.
+                    self.errands.take(errand, &mut reply, move |reply| drop(later.try_send(reply)));
+                    self.awaited += usize::from(reply.is_empty());
+                }
             }
+            self.put(&reply);
+            self.reply = reply;
+        }
+    }
+
+    fn put(&mut self, reply: &[u8]) {
+        if let (false, Ok(length)) = (reply.is_empty(), u16::try_from(reply.len())) {
+            self.outbox.extend_from_slice(&length.to_be_bytes());
+            self.outbox.extend_from_slice(reply);
         }
     }
 

@@ -4,13 +4,14 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::{net::UdpSocket, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport, View};
+use super::{Asker, Errands, Outcome, Published, Responder, Transport, View};
 
 #[cfg(target_os = "linux")]
 use told as packets;
@@ -26,7 +27,8 @@ const SEND_WAIT: Duration = Duration::from_secs(1);
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
 /// Answers until `shutdown`.
-pub async fn serve(socket: UdpSocket, published: Published, shutdown: CancellationToken) {
+pub async fn serve(socket: UdpSocket, published: Published, errands: Errands, shutdown: CancellationToken) {
+    let socket = Arc::new(socket);
     let mut responder = Responder::new(fastrand::u64(..));
     let mut packet = vec![0; 65_535];
     let mut reply = Vec::new();
@@ -44,7 +46,11 @@ pub async fn serve(socket: UdpSocket, published: Published, shutdown: Cancellati
         let (catalog, settings) = (published.catalog.load_full(), published.settings.load_full());
         let zones = published.zones.load_full();
         let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
-        responder.respond(&view, &asker, &packet[..length], &mut reply);
+        let outcome = responder.respond(&view, &asker, &packet[..length], &mut reply);
+        if let Outcome::Later(errand) = outcome {
+            let socket = socket.clone();
+            errands.take(errand, &mut reply, move |reply| drop(packets::send_now(&socket, &reply, way)));
+        }
         if !reply.is_empty() {
             // An asker who cannot be reached is no fault of ours.
             let _ = time::timeout(SEND_WAIT, packets::send(&socket, &reply, way)).await;
@@ -115,8 +121,17 @@ mod told {
         Ok((received.bytes, Way { from, at }))
     }
 
-    /// No interface is named: the routes choose it.
     pub async fn send(socket: &UdpSocket, reply: &[u8], way: Way) -> io::Result<usize> {
+        socket.async_io(Interest::WRITABLE, || send_message(socket, reply, way)).await
+    }
+
+    /// What the system does not take at once is lost: the asker asks again.
+    pub fn send_now(socket: &UdpSocket, reply: &[u8], way: Way) -> io::Result<usize> {
+        socket.try_io(Interest::WRITABLE, || send_message(socket, reply, way))
+    }
+
+    /// No interface is named: the routes choose it.
+    fn send_message(socket: &UdpSocket, reply: &[u8], way: Way) -> io::Result<usize> {
         let (v4, v6);
         let control = match way.at {
             None => None,
@@ -131,11 +146,8 @@ mod told {
             }
         };
         let to = SockaddrStorage::from(way.from);
-        let send = || {
-            let slices = [IoSlice::new(reply)];
-            Ok(sendmsg(socket.as_raw_fd(), &slices, control.as_slice(), MsgFlags::empty(), Some(&to))?)
-        };
-        socket.async_io(Interest::WRITABLE, send).await
+        let slices = [IoSlice::new(reply)];
+        Ok(sendmsg(socket.as_raw_fd(), &slices, control.as_slice(), MsgFlags::empty(), Some(&to))?)
     }
 
     fn socket_addr(addr: &SockaddrStorage) -> Option<SocketAddr> {
@@ -162,5 +174,10 @@ mod untold {
 
     pub async fn send(socket: &UdpSocket, reply: &[u8], way: Way) -> io::Result<usize> {
         socket.send_to(reply, way.from).await
+    }
+
+    /// What the system does not take at once is lost: the asker asks again.
+    pub fn send_now(socket: &UdpSocket, reply: &[u8], way: Way) -> io::Result<usize> {
+        socket.try_send_to(reply, way.from)
     }
 }

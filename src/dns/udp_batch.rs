@@ -10,7 +10,7 @@
 use std::{
     array,
     io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter},
-    net::{IpAddr, Shutdown},
+    net::{Shutdown, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     sync::{
         Arc,
@@ -22,6 +22,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    libc::MSG_DONTWAIT,
     sys::{
         epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
         socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg},
@@ -30,7 +31,7 @@ use nix::{
 use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Published, Responder, Transport, View};
+use super::{Asker, Errands, Outcome, Published, Responder, Transport, View};
 
 /// The threads of this road. Dropped, they are stopped and joined.
 pub struct Threads {
@@ -48,19 +49,20 @@ impl Threads {
         own: Vec<Socket>,
         shared: Vec<Socket>,
         published: &Published,
+        errands: &Errands,
         shutdown: &CancellationToken,
     ) -> io::Result<Threads> {
         let own = own.into_iter().map(Arc::new).collect();
         let mut threads = Threads { own, stopping: Arc::default(), wake: None, handles: Vec::new() };
         for socket in threads.own.clone() {
-            threads.add(socket, None, published, shutdown)?;
+            threads.add(socket, None, published, errands, shutdown)?;
         }
         if !shared.is_empty() {
             let (woken, wake) = io::pipe()?;
             threads.wake = Some(wake);
             for socket in shared {
                 let doze = Doze::new(&socket, woken.try_clone()?)?;
-                threads.add(Arc::new(socket), Some(doze), published, shutdown)?;
+                threads.add(Arc::new(socket), Some(doze), published, errands, shutdown)?;
             }
         }
         Ok(threads)
@@ -71,14 +73,15 @@ impl Threads {
         socket: Arc<Socket>,
         doze: Option<Doze>,
         published: &Published,
+        errands: &Errands,
         shutdown: &CancellationToken,
     ) -> io::Result<()> {
-        let (published, stopping) = (published.clone(), self.stopping.clone());
+        let (published, errands, stopping) = (published.clone(), errands.clone(), self.stopping.clone());
         let last = shutdown.clone().drop_guard();
         let thread = thread::Builder::new().name(format!("dns-{}", self.handles.len()));
         self.handles.push(thread.spawn(move || {
             let _last = last;
-            answer(&socket, doze.as_ref(), &stopping, &published);
+            answer(&socket, doze.as_ref(), &stopping, &published, &errands);
         })?);
         Ok(())
     }
@@ -120,7 +123,13 @@ impl Doze {
     }
 }
 
-fn answer(socket: &Socket, doze: Option<&Doze>, stopping: &AtomicBool, published: &Published) {
+fn answer(
+    socket: &Arc<Socket>,
+    doze: Option<&Doze>,
+    stopping: &AtomicBool,
+    published: &Published,
+    errands: &Errands,
+) {
     let mut responder = Responder::new(fastrand::u64(..));
     exchange(
         socket,
@@ -128,9 +137,15 @@ fn answer(socket: &Socket, doze: Option<&Doze>, stopping: &AtomicBool, published
         stopping,
         || (published.catalog.load(), published.settings.load(), published.zones.load()),
         |(catalog, settings, zones), from, packet, reply| {
-            let asker = Asker { transport: Transport::Udp, from };
+            let asker = Asker { transport: Transport::Udp, from: from.ip() };
             let view = View { catalog: catalog.as_deref(), settings, zones };
-            responder.respond(&view, &asker, packet, reply);
+            if let Outcome::Later(errand) = responder.respond(&view, &asker, packet, reply) {
+                let socket = socket.clone();
+                // As in `Replies::send`: what the system does not take at once is lost.
+                errands.take(errand, reply, move |reply| {
+                    drop(socket.send_to_with_flags(&reply, &from.into(), MSG_DONTWAIT));
+                });
+            }
         },
     );
 }
@@ -154,7 +169,7 @@ pub fn exchange<S>(
     doze: Option<&Doze>,
     stopping: &AtomicBool,
     snapshot: impl Fn() -> S,
-    mut respond: impl FnMut(&S, IpAddr, &[u8], &mut Vec<u8>),
+    mut respond: impl FnMut(&S, SocketAddr, &[u8], &mut Vec<u8>),
 ) {
     let mut packets = vec![0; PACKET_STRIDE * BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
@@ -184,7 +199,7 @@ pub fn exchange<S>(
         let snapshot = snapshot();
         for message in received {
             let (Some(asker), Some(packet)) = (message.address, message.iovs().next()) else { continue };
-            let Some(from) = ip_of(&asker) else { continue };
+            let Some(from) = socket_addr(&asker) else { continue };
             replies.add(asker, |reply| respond(&snapshot, from, packet, reply));
         }
         drop(snapshot);
@@ -235,9 +250,9 @@ impl Replies {
     }
 }
 
-fn ip_of(addr: &SockaddrStorage) -> Option<IpAddr> {
+fn socket_addr(addr: &SockaddrStorage) -> Option<SocketAddr> {
     match addr.as_sockaddr_in() {
-        Some(v4) => Some(v4.ip().into()),
-        None => Some(addr.as_sockaddr_in6()?.ip().into()),
+        Some(v4) => Some(SocketAddr::from(*v4)),
+        None => Some(SocketAddr::from(*addr.as_sockaddr_in6()?)),
     }
 }

@@ -26,8 +26,11 @@ pub mod kind {
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
+    pub const DS: u16 = 43;
     pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
+    /// OPT, TKEY, TSIG, IXFR, AXFR: nothing that could be asked of one server in the name of another's client.
+    pub const OF_ONE_LINK: [u16; 5] = [OPT, 249, 250, 251, AXFR];
 }
 
 pub mod class {
@@ -59,6 +62,7 @@ pub struct Ede {
 pub struct Query<'a> {
     pub id: u16,
     pub rd: bool,
+    pub ad: bool,
     pub cd: bool,
     /// Name, type and class as they came; shorter where the message ended early.
     pub question: &'a [u8],
@@ -69,11 +73,19 @@ pub struct Query<'a> {
     pub edns: Option<Edns>,
 }
 
+impl Query<'_> {
+    /// Whether name, type and class are all there.
+    pub fn is_whole(&self) -> bool {
+        self.question.len() == self.name.len() + 4
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edns {
     /// The payload size that the client offers.
     pub size: u16,
     pub version: u8,
+    pub dnssec_ok: bool,
 }
 
 /// What a packet is to us.
@@ -120,6 +132,7 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     Parsed::Query(Query {
         id: u16::from_be_bytes([header[0], header[1]]),
         rd: header[2] & 1 != 0,
+        ad: header[3] & 0x20 != 0,
         cd: header[3] & 0x10 != 0,
         question,
         name: &body[..name_bytes],
@@ -156,14 +169,15 @@ fn find_opt(packet: &[u8], mut at: usize, [others, additional]: [u16; 2]) -> Opt
             return None;
         }
         if record >= others && u16::from_be_bytes([fixed[0], fixed[1]]) == kind::OPT {
-            edns = Some(Edns { size: u16::from_be_bytes([fixed[2], fixed[3]]), version: fixed[5] });
+            let size = u16::from_be_bytes([fixed[2], fixed[3]]);
+            edns = Some(Edns { size, version: fixed[5], dnssec_ok: fixed[6] & 0x80 != 0 });
         }
         at = end;
     }
     Some(edns)
 }
 
-fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
+pub fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *packet.get(at)? {
             0 => return Some(at + 1),
@@ -287,7 +301,7 @@ mod tests {
             put_opt(&mut packet, size, Rcode::NoError, None);
         }
         let Parsed::Query(query) = parse(&packet) else { panic!() };
-        assert_eq!(query.edns, Some(Edns { size: 4096, version: 0 }));
+        assert_eq!(query.edns, Some(Edns { size: 4096, version: 0, dnssec_ok: false }));
     }
 
     #[test]

@@ -1,0 +1,156 @@
+//! Questions that cannot be answered on the spot, since something must be asked elsewhere first. Each runs on the
+//! runtime with a deadline; over all clients and for each there are so many and no more: whoever comes then is told so at
+//! once. What an errand costs stays away from the threads that answer.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::{runtime::Handle, time};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Asker, Settings,
+    recursion::{Failure, Known, Question, Recursion, Recursor},
+    reply::{self, Limits},
+    seats::Seats,
+    wire::{self, Ede, Parsed, Query, Rcode},
+};
+
+/// A question, who asked it, and what is missing for the answer.
+#[derive(Debug)]
+pub struct Errand {
+    asker: Asker,
+    packet: Box<[u8]>,
+    wants: Wants,
+}
+
+#[derive(Debug)]
+pub enum Wants {
+    /// The question is somebody else's: what he says is passed on.
+    Relay,
+}
+
+/// Runs errands. Cloned, it is the same one.
+#[derive(Clone)]
+pub struct Errands {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    runtime: Handle,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    settings: Arc<ArcSwap<Settings>>,
+    seats: Arc<Seats>,
+    recursor: Recursor,
+}
+
+/// Nobody's question is longer; it is kept while the errand runs.
+const PACKET_BYTES_MAX: usize = 4096;
+const TOO_MANY: Ede = Ede { code: 0, text: "too many questions wait for recursors" };
+const TOO_LONG: Ede = Ede { code: 0, text: "the question is too long to be passed on" };
+const LOOP: Ede = Ede { code: 0, text: "a loop: this is a question of ours that came back" };
+const REFUSED: Ede = Ede { code: 22, text: "no recursor has an answer" };
+const SILENCE: Ede = Ede { code: 23, text: "no recursor answers" };
+
+impl Errand {
+    pub fn new(asker: Asker, packet: &[u8], wants: Wants) -> Self {
+        // One that is too long is refused before it is read again.
+        Errand { asker, packet: packet.get(..PACKET_BYTES_MAX + 1).unwrap_or(packet).into(), wants }
+    }
+
+    fn query(&self) -> Option<Query<'_>> {
+        match wire::parse(&self.packet) {
+            Parsed::Query(query) => Some(query),
+            _ => None,
+        }
+    }
+}
+
+impl Errands {
+    /// They end when `stop` is cancelled: see `stopped`.
+    pub fn new(runtime: Handle, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) -> Self {
+        let tasks = TaskTracker::new();
+        let recursor = Recursor::new(runtime.clone(), tasks.clone(), stop.clone());
+        let seats = Arc::default();
+        Errands { shared: Arc::new(Shared { runtime, tasks, stop, settings, seats, recursor }) }
+    }
+
+    /// Puts the reply in `out` if it can be had now, or if there is no room to wait for it. Else `out` stays empty, and
+    /// `back` gets the reply within the deadline; nobody hears anything if we stop before.
+    pub fn take(&self, errand: Box<Errand>, out: &mut Vec<u8>, back: impl FnOnce(Vec<u8>) + Send + 'static) {
+        out.clear();
+        let shared = &self.shared;
+        let settings = shared.settings.load();
+        let Some(query) = errand.query() else { return };
+        let limits = Limits::of(&settings, &errand.asker, &query);
+        if errand.packet.len() > PACKET_BYTES_MAX {
+            return fail(out, &query, &limits, TOO_LONG);
+        }
+        if shared.recursor.is_own(&errand.packet) {
+            tracing::warn!(from = %errand.asker.from, "a question of ours came back: a recursor asks this agent");
+            return fail(out, &query, &limits, LOOP);
+        }
+        if let Some(known) = shared.recursor.known(&Question::of(&query), &settings.recursion) {
+            return put(out, &query, &limits, &known);
+        }
+        let client = errand.asker.from.to_canonical();
+        let Some(seat) = shared.seats.take(client, settings.recursion.in_flight_max) else {
+            return fail(out, &query, &limits, TOO_MANY);
+        };
+        let (stop, run) = (shared.stop.clone(), shared.clone());
+        let errand = async move {
+            let _seat = seat;
+            if let Some(reply) = stop.run_until_cancelled(run.run(&errand)).await {
+                back(reply);
+            }
+        };
+        shared.tasks.spawn_on(errand, &shared.runtime);
+    }
+
+    /// Errands under way, questions that are being asked for them, and bytes of answers kept.
+    pub fn load(&self) -> (usize, usize, usize) {
+        let (flights, bytes) = self.shared.recursor.load();
+        (self.shared.seats.taken(), flights, bytes)
+    }
+
+    /// Waits for the last of them to end.
+    pub async fn stopped(&self) {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+    }
+}
+
+impl Shared {
+    async fn run(&self, errand: &Errand) -> Vec<u8> {
+        let mut out = Vec::new();
+        let settings = self.settings.load_full();
+        let Some(query) = errand.query() else { return out };
+        let limits = Limits::of(&settings, &errand.asker, &query);
+        match errand.wants {
+            Wants::Relay => {
+                let known = self.ask(Question::of(&query), &settings.recursion).await;
+                put(&mut out, &query, &limits, &known);
+            }
+        }
+        out
+    }
+
+    async fn ask(&self, question: Question, settings: &Recursion) -> Known {
+        let asked = time::timeout(settings.patience(), self.recursor.ask(question, settings)).await;
+        asked.unwrap_or(Known::Failed(Failure::Silence))
+    }
+}
+
+fn put(out: &mut Vec<u8>, query: &Query, limits: &Limits, known: &Known) {
+    match known {
+        Known::Message(message, age) => message.put(out, query, limits, *age),
+        Known::Failed(Failure::Silence) => fail(out, query, limits, SILENCE),
+        Known::Failed(Failure::Refused) => fail(out, query, limits, REFUSED),
+    }
+}
+
+fn fail(out: &mut Vec<u8>, query: &Query, limits: &Limits, ede: Ede) {
+    out.clear();
+    reply::put_refusal(out, query, limits, Rcode::ServFail, 0, Some(ede));
+}
