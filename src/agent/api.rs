@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, now};
 use crate::{
-    catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic},
+    catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic, fold},
     check::{Definition, Kind, ServiceDefinition, cut_output},
     http::{About, Agent, Failure, Pending},
     raft::ProposeError,
@@ -101,6 +101,9 @@ impl Agent for Shared {
                     self.changed.send_modify(|count| *count += 1);
                 }
             }
+            if let Some(keeper) = &self.keeper {
+                keeper.word(fold(&id).into()).await;
+            }
             self.told().await;
             Ok(())
         })
@@ -108,7 +111,7 @@ impl Agent for Shared {
 
     fn reload(&self) -> Pending<'_, Result<(), Failure>> {
         Box::pin(async move {
-            Shared::reload(self).map_err(Failure::Other)?;
+            Shared::reload(self).await.map_err(Failure::Other)?;
             self.told().await;
             Ok(())
         })
@@ -179,7 +182,7 @@ impl Agent for Shared {
 
 impl Shared {
     async fn change_and_tell(&self, change: Change) -> Result<(), Failure> {
-        self.change(change)?;
+        self.change(change).await?;
         self.told().await;
         Ok(())
     }

@@ -1,5 +1,9 @@
 //! What this agent registers: its services and checks, whoever defined them. A value that takes events and the time;
-//! what the catalog is told of it is worked out in `sync`.
+//! what the catalog is told of it is worked out in `sync`, what outlives the process in `kept`.
+
+mod kept;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +19,14 @@ use crate::{
     check::{Definition, Kind, ServiceDefinition},
 };
 
+pub use kept::{Kept, Registered};
+
 /// Where a definition comes from. What files define is replaced by a reload; what was registered stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     File,
+    /// Of a check: it stands inside a file's service.
+    FileService,
     Api,
 }
 
@@ -56,6 +64,8 @@ pub struct Local {
     touched: Ids,
     /// Checks that are to be run, run anew, or no longer.
     rerun: BTreeSet<Key>,
+    /// Services (with their checks) and checks of the node whose kept form may differ from the one last written.
+    unkept: Ids,
 }
 
 /// Services and checks, by their lower-cased ids; some may be gone.
@@ -71,6 +81,7 @@ struct OwnService {
     defined: Arc<Service>,
     /// As it stands: with the tags that others gave it, where it allows that.
     service: Arc<Service>,
+    token: Text,
     source: Source,
 }
 
@@ -127,7 +138,7 @@ impl Local {
     /// Registers a service with its checks. A check that is known already keeps its status and output; checks of the
     /// former registration stay unless `replace_checks`.
     pub fn register_service(&mut self, definition: ServiceDefinition, source: Source, replace_checks: bool) {
-        let ServiceDefinition { mut service, checks, .. } = definition;
+        let ServiceDefinition { mut service, checks, token } = definition;
         add_tagged_addresses(&mut service);
         let id: Key = fold(&service.id).into();
         if replace_checks {
@@ -137,7 +148,8 @@ impl Local {
         let defined = Arc::new(service);
         let former = self.services.get(&id).filter(|former| former.defined == defined);
         let service = former.map_or(&defined, |former| &former.service).clone();
-        self.put_service(id, OwnService { defined, service, source });
+        self.put_service(id, OwnService { defined, service, token, source });
+        let source = if source == Source::File { Source::FileService } else { source };
         for check in checks {
             self.put_check(check, source);
         }
@@ -161,6 +173,7 @@ impl Local {
     pub fn deregister_service(&mut self, id: &str) -> Result<(), Unknown> {
         let (id, _) = self.services.remove_with_key(&*fold(id)).ok_or_else(|| Unknown::Service(id.into()))?;
         self.remove_checks(|_, own| !own.is_of(&id));
+        self.unkept.services.insert(id.clone());
         self.touched.services.insert(id);
         Ok(())
     }
@@ -168,8 +181,8 @@ impl Local {
     /// # Errors
     /// Where there is no such check.
     pub fn deregister_check(&mut self, id: &str) -> Result<(), Unknown> {
-        let (id, _) = self.checks.remove_with_key(&*fold(id)).ok_or_else(|| Unknown::Check(id.into()))?;
-        self.removed_check(id);
+        let (id, own) = self.checks.remove_with_key(&*fold(id)).ok_or_else(|| Unknown::Check(id.into()))?;
+        self.removed_check(id, &own);
         Ok(())
     }
 
@@ -211,6 +224,7 @@ impl Local {
         let gone: Vec<Key> = self.services.iter().filter(is_gone).map(|(id, _)| id.clone()).collect();
         for id in gone {
             self.services.remove(&id);
+            self.unkept.services.insert(id.clone());
             self.touched.services.insert(id);
         }
         self.remove_checks(|id, own| own.source == Source::Api || defined.contains(id));
@@ -347,6 +361,7 @@ impl Local {
 
     fn put_service(&mut self, id: Key, own: OwnService) {
         let service = own.service.clone();
+        self.unkept.services.insert(id.clone());
         let former = self.services.insert(id.clone(), own).map(|former| former.service);
         if former.as_ref() == Some(&service) {
             return;
@@ -391,20 +406,35 @@ impl Local {
             self.rerun.insert(id.clone());
         }
         let own = OwnCheck { definition, record: Arc::new(record), source, output_due, critical_since };
-        self.checks.insert(id, own);
+        self.unkept.note(&id, &own.record);
+        if let Some(former) = self.checks.insert(id.clone(), own) {
+            self.unkept.note(&id, &former.record);
+        }
     }
 
     fn remove_checks(&mut self, keep: impl Fn(&Key, &OwnCheck) -> bool) {
         let gone = self.checks.iter().filter(|(id, own)| !keep(id, own)).map(|(id, _)| id.clone());
         for id in gone.collect::<Vec<_>>() {
-            self.checks.remove(&id);
-            self.removed_check(id);
+            if let Some(own) = self.checks.remove(&id) {
+                self.removed_check(id, &own);
+            }
         }
     }
 
-    fn removed_check(&mut self, id: Key) {
+    fn removed_check(&mut self, id: Key, own: &OwnCheck) {
+        self.unkept.note(&id, &own.record);
         self.touched.checks.insert(id.clone());
         self.rerun.insert(id);
+    }
+}
+
+impl Ids {
+    /// A check is kept with its service where it has one.
+    fn note(&mut self, id: &Key, check: &Check) {
+        match &*check.service_id {
+            "" => self.checks.insert(id.clone()),
+            service => self.services.insert(fold(service).into()),
+        };
     }
 }
 
@@ -434,6 +464,3 @@ fn add_tagged_addresses(service: &mut Service) {
         given.iter().map(|(key, value)| (key.clone(), value.clone())).chain(added).collect();
     service.tagged_addresses = Some(all);
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,12 +7,15 @@
 
 mod activation;
 mod api;
+mod keep;
 mod local;
 pub mod port;
 mod sync;
 
 use std::{
+    mem::take,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -28,14 +31,17 @@ use uuid::Uuid;
 use crate::{
     catalog::{Map, Node, Text, fold},
     check::{self, Definition, Runner, ServiceDefinition, Told},
-    dns, http,
+    dns,
+    http::{self, Failure},
     raft::{self, ProposeError, Raft},
     server,
 };
+use keep::{Keeper, Store};
 use sync::Scope;
 
 pub use activation::Activation;
 pub use check::use_ring;
+pub use keep::node_id;
 pub use local::{Change, Local, Source, Unknown};
 
 /// The version of Consul whose files, DNS and HTTP API we follow; programs compare it.
@@ -77,6 +83,8 @@ pub struct Settings {
     pub dns_addrs: Vec<SocketAddr>,
     pub http_addrs: Vec<SocketAddr>,
     pub activation: Activation,
+    /// Where what was registered outlives the process; without it nothing does.
+    pub data_dir: Option<PathBuf>,
 }
 
 /// Reads the configuration again: given by whoever knows where it stands.
@@ -86,6 +94,8 @@ pub type Reread = Box<dyn Fn() -> Result<Reloadable, String> + Send + Sync>;
 pub struct Agent {
     shared: Arc<Shared>,
     tasks: JoinSet<()>,
+    /// The thread that writes what is to be kept.
+    kept: Option<tokio::task::JoinHandle<()>>,
     raft: Stoppable<tokio::task::JoinHandle<()>>,
     services: CancellationToken,
 }
@@ -101,6 +111,8 @@ struct Shared {
     identity: Identity,
     raft: Raft,
     state: Mutex<State>,
+    /// Where there is a data directory.
+    keeper: Option<Keeper>,
     /// Rises when something local changed that the catalog is to be told.
     changed: watch::Sender<u64>,
     /// Up to which of these changes the catalog was told, or could not be.
@@ -142,7 +154,8 @@ impl Agent {
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, reloadable, checks, dns_addrs, http_addrs, activation } = settings;
+        let Settings { identity, mut reloadable, checks, dns_addrs, http_addrs, activation, data_dir } =
+            settings;
         let (dns_addrs, http_addrs) = (activation.dns_addrs(&dns_addrs), activation.http_addrs(&http_addrs));
         let listeners = dns::Listeners::of(&dns_addrs).map_err(|dns::Twice(addr)| {
             format!("DNS address {addr} is configured and handed over, as two")
@@ -164,8 +177,13 @@ impl Agent {
         };
         let (raft, raft_task) = Raft::start(raft_settings, raft_stop.clone()).await?;
         let (told, tells) = mpsc::channel(TOLD_MAX);
+        let mut local = Local::default();
+        local.reload(take(&mut reloadable.services), take(&mut reloadable.checks));
+        let store = data_dir.map(|data_dir| Store::open(&data_dir, &mut local)).transpose()?;
+        let (keeper, queue) = keep::keeper();
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { local: Local::default(), runner: Runner::new(checks, told) }),
+            state: Mutex::new(State { local, runner: Runner::new(checks, told) }),
+            keeper: store.is_some().then_some(keeper),
             changed: watch::channel(0).0,
             told: watch::channel(0).0,
             registered: watch::channel(0).0,
@@ -198,6 +216,8 @@ impl Agent {
             .map_err(|_| "this server did not become leader".to_string())?
             .map_err(|error| error.to_string())?;
         shared.apply(reloadable);
+        shared.follow(&mut shared.state());
+        let kept = store.map(|store| shared.keep(store, queue));
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
         let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
@@ -206,27 +226,42 @@ impl Agent {
                 tracing::error!(%error, "HTTP ended");
             }
         });
-        Ok(Agent { shared, tasks, raft: Stoppable { running: raft_task, stop: raft_stop }, services })
+        let raft = Stoppable { running: raft_task, stop: raft_stop };
+        Ok(Agent { shared, tasks, kept, raft, services })
     }
 
     /// Reads the configuration again. With any fault nothing changes.
     ///
     /// # Errors
     /// Every fault, a line each.
-    pub fn reload(&self) -> Result<(), String> {
-        self.shared.reload()
+    pub async fn reload(&self) -> Result<(), String> {
+        self.shared.reload().await
     }
 
     /// Ends when a part ended that should not have.
     pub async fn failed(&mut self) {
-        match self.tasks.join_next().await {
+        let kept = async {
+            match &mut self.kept {
+                Some(kept) => kept.await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = tokio::select! {
+            ended = self.tasks.join_next() => ended,
+            ended = kept => {
+                self.kept = None;
+                Some(ended)
+            }
+        };
+        match ended {
             Some(Err(error)) => tracing::error!(%error, "a part of the agent failed"),
             Some(Ok(())) => tracing::error!("a part of the agent ended"),
             None => tracing::error!("no part of the agent is left"),
         }
     }
 
-    /// Stops everything in order: what takes questions and results first, then the checks, then agreement.
+    /// Stops everything in order: what takes questions and results first, then the checks, what is to be kept of them,
+    /// and agreement.
     pub async fn stop(mut self) {
         self.services.cancel();
         let all = async { while self.tasks.join_next().await.is_some() {} };
@@ -235,6 +270,7 @@ impl Agent {
         }
         let mut runner = self.shared.take_runner();
         runner.stop().await;
+        self.shared.stop_keeping(self.kept).await;
         self.raft.stop.cancel();
         if tokio::time::timeout(STOP_LIMIT, self.raft.running).await.is_err() {
             tracing::warn!("agreement did not stop in time");
@@ -247,11 +283,26 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is registered here, runs the checks that go with it, and has the catalog told.
-    fn change(&self, change: Change) -> Result<(), Unknown> {
+    /// Changes what is registered here, and returns when that is kept, where anything is.
+    async fn change(&self, change: Change) -> Result<(), Failure> {
+        match &self.keeper {
+            Some(keeper) => keeper.change(change).await,
+            None => Ok(self.make(change)?),
+        }
+    }
+
+    /// Makes a change that is kept already, or need not be.
+    fn make(&self, change: Change) -> Result<(), Unknown> {
         let mut state = self.state();
         state.local.apply(change)?;
-        let State { local, runner } = &mut *state;
+        state.local.take_unkept();
+        self.follow(&mut state);
+        Ok(())
+    }
+
+    /// Runs checks as they are registered now, and has the catalog told.
+    fn follow(&self, state: &mut State) {
+        let State { local, runner } = state;
         for id in local.take_rerun() {
             match local.definition(&id) {
                 Some(definition) => runner.put(definition),
@@ -262,9 +313,9 @@ impl Shared {
             self.registered.send_modify(|count| *count += 1);
             self.changed.send_modify(|count| *count += 1);
         }
-        Ok(())
     }
 
+    /// Everything but what files define.
     fn apply(&self, reloadable: Reloadable) {
         let every_agent = [("consul-network-segment", ""), ("consul-version", COMPATIBLE_VERSION)];
         let every_agent = every_agent.map(|(key, value)| (Text::from(key), Text::from(value)));
@@ -273,12 +324,12 @@ impl Shared {
         self.timing.store(Arc::new(Timing::of(&reloadable)));
         self.dns.store(Arc::new(reloadable.dns));
         self.http.store(Arc::new(reloadable.http));
-        let Reloadable { services, checks, .. } = reloadable;
-        let _always_done = self.change(Change::Reload { services, checks });
     }
 
-    fn reload(&self) -> Result<(), String> {
-        let reloadable = (self.reread)()?;
+    async fn reload(&self) -> Result<(), String> {
+        let mut reloadable = (self.reread)()?;
+        let (services, checks) = (take(&mut reloadable.services), take(&mut reloadable.checks));
+        self.change(Change::Reload { services, checks }).await.map_err(|failure| failure.to_string())?;
         self.apply(reloadable);
         tracing::info!("configuration reloaded");
         Ok(())
@@ -361,6 +412,14 @@ impl Shared {
         }
     }
 
+    /// Asks for a change whose outcome nobody waits for.
+    fn change_later(&self, change: Change) {
+        match &self.keeper {
+            Some(keeper) => keeper.change_later(change),
+            None => drop(self.make(change)),
+        }
+    }
+
     fn take_runner(&self) -> Runner {
         let (told, _) = mpsc::channel(1);
         let none = Runner::new(check::Settings { output_bytes_max: 0, discard_output: true }, told);
@@ -395,7 +454,7 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
                 let overdue = shared.state().local.overdue(now());
                 for id in overdue {
                     tracing::info!(service = &*id, "deregistered: critical for longer than its check allows");
-                    let _gone_already = shared.change(Change::DeregisterService(id.to_string()));
+                    shared.change_later(Change::DeregisterService(id.to_string()));
                 }
             }
         }

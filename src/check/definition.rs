@@ -4,10 +4,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::{self, InvalidMeta, Service, ServiceAddress, Status, Text, Weights, check_meta};
 
-/// A check as it was written. Durations are parsed already, since each border names its own place in an error.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A check as it was written. Durations are parsed already, since each border names its own place in an error. It is
+/// also what an agent keeps of a check on disk (`docs/formats.md`): keys may be added, none may change its meaning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CheckSpec {
     pub id: Option<String>,
     pub name: Option<String>,
@@ -46,7 +50,7 @@ pub struct CheckSpec {
 }
 
 /// A duration and the text in which it was written (records print that one). Nanoseconds, since it may be negative.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     pub nanos: i64,
     pub text: String,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{Failure, Outcome, log, notify};
 use crate::{
-    agent::{Activation, Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings},
+    agent::{Activation, Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings, node_id},
     check,
     config::{Config, FlagError, Flags, Scripts, load, parse_flags},
 };
@@ -35,7 +35,8 @@ pub fn run(arguments: Vec<String>) -> Outcome {
 
 /// The life of an agent, to its exit code.
 async fn live(flags: Flags, config: Config, activation: Activation, level: log::LevelHandle) -> Outcome {
-    let identity = identity(&config);
+    let node_id = node_id(config.data_dir.as_deref(), config.node_id).map_err(Failure::new)?;
+    let identity = identity(&config, node_id);
     if !config.log.json {
         banner(&config, &identity);
     }
@@ -54,6 +55,7 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
         dns_addrs: config.dns_addrs.clone(),
         http_addrs: config.http_addrs.clone(),
         activation,
+        data_dir: config.data_dir.clone(),
     };
     let mut agent = match Agent::start(settings, reread).await {
         Ok(agent) => agent,
@@ -72,7 +74,7 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
             asked = signals.next() => match asked {
                 Asked::Reload => {
                     notify::reloading();
-                    if let Err(error) = agent.reload() {
+                    if let Err(error) = agent.reload().await {
                         tracing::error!(error, "Reload config failed");
                     }
                     notify::ready();
@@ -113,10 +115,10 @@ fn end(code: u8) -> Outcome {
     if code == 0 { Ok(()) } else { Err(Failure { code, text: String::new() }) }
 }
 
-fn identity(config: &Config) -> Identity {
+fn identity(config: &Config, node_id: Uuid) -> Identity {
     Identity {
         node_name: config.node_name.as_str().into(),
-        node_id: config.node_id.unwrap_or_else(Uuid::new_v4),
+        node_id,
         datacenter: config.datacenter.as_str().into(),
         advertise: config.advertise,
         advertise_wan: config.advertise_wan,
