@@ -10,7 +10,7 @@ use std::{
 
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query},
-    rr::{DNSClass, Name, Record, RecordType},
+    rr::{DNSClass, Name, Record, RecordType, rdata::opt::EdnsOption},
 };
 use lictor::{
     catalog::{Catalog, Check, Command, Node, Register, Service, ServiceAddress, Weights},
@@ -146,6 +146,10 @@ fn any_question(random: &mut fastrand::Rng) -> (Vec<u8>, Asker) {
     if random.bool() {
         let mut edns = Edns::new();
         edns.set_max_payload([100, 512, 1232, 4096][random.usize(..4)]);
+        if random.bool() {
+            let subnet = pick(random, &["10.1.0.0/21", "fd10::/61"]).parse().unwrap();
+            edns.options_mut().insert(EdnsOption::Subnet(subnet));
+        }
         message.edns = Some(edns);
     }
     let transport = if random.u8(..4) == 0 { Transport::Tcp } else { Transport::Udp };
@@ -181,7 +185,7 @@ fn told(
     );
     let message = Message::from_vec(&out).expect("a reply that others can read");
     let counts = [message.answers.len(), message.additionals.len()];
-    let edns = message.edns.as_ref().map(|edns| edns.max_payload());
+    let edns = message.edns.as_ref().map(|edns| (edns.max_payload(), edns.options().clone()));
     Told {
         fixed: format!("{:?} {:?} {edns:?} {:?}", message.metadata, counts, shown(&message.authorities)),
         sections: [shown(&message.answers), shown(&message.additionals)],

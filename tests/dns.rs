@@ -6,12 +6,13 @@
 //! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet
 //! set udp_answer_limit 8                           settings
 //! recursor one servfail                            what a recursor does (tests/support/upstream.rs), by its name
-//! ask pay.service.consul SRV                       a question: edns N, tcp, class CH, from IP, do, rd, ad, cd
+//! ask pay.service.consul SRV                       a question: edns N, ecs NET, tcp, class CH, from IP, do, rd, ad, cd
 //! ----
 //! NOERROR aa                                       code and flags
 //! answer pay.service.consul. 0 SRV 1 1 7001 …      records in any order; a final * stands for anything
 //! count answer 3                                   so many records, whichever
 //! edns 4096                                        the size of the reply's OPT; none where not said
+//! ecs 00011400 0a01f0                              a subnet told: family, prefix, scope, address
 //! ede 20
 //! ```
 
@@ -23,7 +24,7 @@ use std::{fs, net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query},
-    rr::{DNSClass, Name, RData, Record, RecordType},
+    rr::{DNSClass, Name, RData, Record, RecordType, rdata::opt::EdnsOption},
 };
 use lictor::{
     catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
@@ -313,6 +314,10 @@ fn question(line: &str) -> Question {
             "do" => {
                 edns.get_or_insert_with(Edns::new).set_dnssec_ok(true);
             }
+            "ecs" => {
+                let subnet = options.next().unwrap().parse().unwrap();
+                edns.get_or_insert_with(Edns::new).options_mut().insert(EdnsOption::Subnet(subnet));
+            }
             "opcode" => message.metadata.op_code = OpCode::from_u8(options.next().unwrap().parse().unwrap()),
             other => panic!("no such option: {other}"),
         }
@@ -417,6 +422,7 @@ fn given(message: &Message) -> Vec<String> {
         for (code, option) in edns.options().as_ref() {
             let bytes: Vec<u8> = Vec::<u8>::try_from(option).unwrap_or_default();
             lines.push(match u16::from(*code) {
+                8 => format!("ecs {}", bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
                 15 => format!("ede {}", u16::from_be_bytes([bytes[0], bytes[1]])),
                 other => format!("option {other}"),
             });

@@ -114,7 +114,12 @@ fn judge(packet: &[u8], reply: &[u8], settings: &Settings, transport: Transport)
     if reply.len() > if transport == Transport::Udp { own_max } else { 65535 } {
         return Err(format!("{} bytes", reply.len()));
     }
-    let message = Message::from_vec(reply).map_err(|error| format!("nobody can read it: {error}"))?;
+    // A subnet of no family comes back as it was asked; hickory can read neither.
+    let of_no_family = [0, 8, 0, 4, 0, 0, 0, 0];
+    let message = match Message::from_vec(reply) {
+        Err(_) if reply.windows(8).any(|window| window == of_no_family) => return Ok(()),
+        read => read.map_err(|error| format!("nobody can read it: {error}"))?,
+    };
     let head = &message.metadata;
     if head.message_type != MessageType::Response || reply[..2] != packet[..2] {
         return Err("not a response to this packet".into());
@@ -128,7 +133,8 @@ fn judge(packet: &[u8], reply: &[u8], settings: &Settings, transport: Transport)
         asked.additionals.len() + usize::from(asked.edns.is_some()),
     ];
     if plain && counts[0] <= 1 && counts[1] <= 1 && counts[2] <= 2 {
-        if head.response_code == ResponseCode::FormErr && !points_back(&packet[12..]) {
+        let excused = points_back(&packet[12..]) || has_cut_option(packet);
+        if head.response_code == ResponseCode::FormErr && !excused {
             return Err("what others can read is no malformed packet".into());
         }
         let echoed = message.queries.first().map(|query| query.name().to_string());
@@ -146,4 +152,18 @@ fn points_back(name: &[u8]) -> bool {
         at += 1 + usize::from(*length);
     }
     name.get(at).is_some_and(|byte| *byte >= 0xc0)
+}
+
+/// Whether an option of an OPT is longer than its record: others read what comes before it.
+fn has_cut_option(packet: &[u8]) -> bool {
+    let number =
+        |at: usize| packet.get(at..at + 2).map_or(0, |two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    let is_opt = |at: &usize| packet[*at..].starts_with(&[0, 0, 41]);
+    (12..packet.len()).filter(is_opt).any(|opt| {
+        let (mut at, end) = (opt + 11, opt + 11 + number(opt + 9));
+        while at + 4 <= end {
+            at += 4 + number(at + 2);
+        }
+        at != end
+    })
 }

@@ -1,5 +1,5 @@
-//! Who lives at an address: nodes by their plain address, services by an address of their own, both read as numbers,
-//! so that every spelling of an address is the same one. What is no number lives nowhere.
+//! Who lives at an address: nodes by their plain address, services by one that is not their node's, both read as
+//! numbers, so that every spelling of an address is the same one. What is no number lives nowhere.
 
 use std::{
     cmp::Ordering,
@@ -40,10 +40,15 @@ impl Resident {
         Some(Resident { address: read(&node.address)?, who: Some((node.clone(), None)) })
     }
 
-    /// `None` also where a service lives at its node's address because it says of none.
+    /// `None` also where a service lives with its node, whether it says so or says nothing: most do, and the node comes
+    /// before them.
     pub(super) fn service(instance: &Instance) -> Option<Self> {
         let Instance { node, service, .. } = instance;
-        Some(Resident { address: read(&service.address)?, who: Some((node.clone(), Some(service.clone()))) })
+        if service.address == node.address {
+            return None;
+        }
+        let address = read(&service.address).filter(|own| read(&node.address) != Some(*own))?;
+        Some(Resident { address, who: Some((node.clone(), Some(service.clone()))) })
     }
 
     /// Whether both are the same rows at the same address.

@@ -14,8 +14,8 @@ use super::{
     settings::Settings,
     txt,
     wire::{
-        self, Ede, HEAD_BYTES, HEADER_BYTES, OPT_BYTES, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT,
-        Query, Rcode, class, kind,
+        self, Ede, HEAD_BYTES, HEADER_BYTES, Opt, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT, Query,
+        Rcode, class, kind,
     },
     zones::StaticZones,
 };
@@ -72,8 +72,8 @@ pub struct Limits {
     pub bytes_max: usize,
     /// Records in the answer section.
     answers_max: usize,
-    /// Whether there is an OPT, and the size it offers.
-    pub opt: Option<u16>,
+    /// What OPT there is.
+    pub opt: Option<Opt>,
     elsewhere: Elsewhere,
 }
 
@@ -280,7 +280,7 @@ fn assemble(
         kind,
         only_passing: settings.only_passing,
         count_max: limits.answers_max.min(records_max),
-        bytes_max: limits.bytes_max - limits.opt.map_or(0, |_| OPT_BYTES),
+        bytes_max: limits.bytes_max - limits.opt.map_or(0, |opt| opt.bytes()),
         ttl_secs: secs(settings.service_ttl.of(name)),
         zone: &query.name[zone_at - QUESTION_AT..],
         zone_at,
@@ -295,8 +295,8 @@ fn assemble(
         }
         wire::put_count(out, 1, answers);
         wire::put_count(out, 3, additional + u16::from(limits.opt.is_some()));
-        if let Some(size) = limits.opt {
-            wire::put_opt(out, size, Rcode::NoError, None);
+        if let Some(opt) = &limits.opt {
+            wire::put_opt(out, opt, Rcode::NoError, None);
         }
     }
     outcome
@@ -319,7 +319,7 @@ impl Limits {
                 limit if plain_udp && limit > 0 => limit,
                 _ => usize::MAX,
             },
-            opt: query.edns.map(|_| own),
+            opt: query.edns.map(|edns| Opt { size: own, subnet: edns.subnet }),
             elsewhere: match &settings.recursion {
                 recursion if !recursion.is_on() => Elsewhere::Nobody,
                 recursion if recursion.serves(asker.from) => Elsewhere::Asked,
@@ -359,8 +359,8 @@ pub fn put_refusal(
     ede: Option<Ede>,
 ) {
     put_question(out, query, limits, rcode, flags);
-    if let Some(size) = limits.opt {
-        wire::put_opt(out, size, rcode, ede);
+    if let Some(opt) = &limits.opt {
+        wire::put_opt(out, opt, rcode, ede);
         wire::put_count(out, 3, 1);
     }
 }
@@ -446,8 +446,8 @@ impl Reply<'_> {
             let all = items.iter().flat_map(|item| &item.texts).chain(&answer.texts);
             all.for_each(|record| put(2, record, out));
         }
-        if let Some(size) = self.limits.opt {
-            wire::put_opt(out, size, answer.rcode.unwrap_or(Rcode::NoError), answer.ede);
+        if let Some(opt) = &self.limits.opt {
+            wire::put_opt(out, opt, answer.rcode.unwrap_or(Rcode::NoError), answer.ede);
             counts[2] += 1;
         }
         for (section, count) in counts.into_iter().enumerate() {

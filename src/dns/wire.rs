@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub const HEADER_BYTES: usize = 12;
 /// A reply's question begins where the query's did, so owners may point at it.
 pub const QUESTION_AT: usize = HEADER_BYTES;
-pub const OPT_BYTES: usize = 11;
+const OPT_BYTES: usize = 11;
 /// What a client without EDNS takes by UDP.
 pub const PLAIN_UDP_BYTES: usize = 512;
 /// Names may be pointed at below this offset (RFC 1035 §4.1.4).
@@ -36,6 +36,11 @@ pub mod kind {
 pub mod class {
     pub const IN: u16 = 1;
     pub const ANY: u16 = 255;
+}
+
+pub mod option {
+    pub const SUBNET: u16 = 8;
+    pub const EDE: u16 = 15;
 }
 
 /// Response codes (RFC 6895 §2.3).
@@ -86,6 +91,26 @@ pub struct Edns {
     pub size: u16,
     pub version: u8,
     pub dnssec_ok: bool,
+    pub subnet: Option<Subnet>,
+}
+
+/// For whom a client asks (RFC 7871): the first bits of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    /// 1 is IPv4, 2 is IPv6, 0 is none.
+    pub family: u16,
+    pub prefix: u8,
+    /// Zero behind the prefix; the first four are those of an IPv4 address.
+    pub address: [u8; 16],
+}
+
+/// The OPT of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opt {
+    /// Our own size.
+    pub size: u16,
+    /// Told as it was asked.
+    pub subnet: Option<Subnet>,
 }
 
 /// What a packet is to us.
@@ -169,12 +194,28 @@ fn find_opt(packet: &[u8], mut at: usize, [others, additional]: [u16; 2]) -> Opt
             return None;
         }
         if record >= others && u16::from_be_bytes([fixed[0], fixed[1]]) == kind::OPT {
-            let size = u16::from_be_bytes([fixed[2], fixed[3]]);
-            edns = Some(Edns { size, version: fixed[5], dnssec_ok: fixed[6] & 0x80 != 0 });
+            let (size, version) = (u16::from_be_bytes([fixed[2], fixed[3]]), fixed[5]);
+            // What another version's options mean is not known.
+            let subnet = if version == 0 { find_subnet(&packet[at + 10..end])? } else { None };
+            edns = Some(Edns { size, version, dnssec_ok: fixed[6] & 0x80 != 0, subnet });
         }
         at = end;
     }
     Some(edns)
+}
+
+/// The first subnet of an OPT's options; none of them may be faulty.
+fn find_subnet(mut options: &[u8]) -> Option<Option<Subnet>> {
+    let mut subnet = None;
+    while !options.is_empty() {
+        let (&[c0, c1, l0, l1], rest) = options.split_first_chunk()?;
+        let (data, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
+        if u16::from_be_bytes([c0, c1]) == option::SUBNET {
+            subnet = subnet.or(Some(Subnet::read(data)?));
+        }
+        options = rest;
+    }
+    Some(subnet)
 }
 
 pub fn skip_name(packet: &[u8], mut at: usize) -> Option<usize> {
@@ -226,15 +267,18 @@ pub fn put_v6(out: &mut Vec<u8>, ttl_secs: u32, address: Ipv6Addr) {
     out.extend_from_slice(&address.octets());
 }
 
-/// The OPT of a reply: our own size, version 0, and at most one extended error.
-pub fn put_opt(out: &mut Vec<u8>, size: u16, rcode: Rcode, ede: Option<Ede>) {
+/// The OPT of a reply: version 0, the subnet asked for, and at most one extended error.
+pub fn put_opt(out: &mut Vec<u8>, opt: &Opt, rcode: Rcode, ede: Option<Ede>) {
     out.push(0);
     put_u16(out, kind::OPT);
-    put_u16(out, size);
+    put_u16(out, opt.size);
     out.extend_from_slice(&[(rcode as u16 >> 4) as u8, 0, 0, 0]);
-    put_u16(out, ede.map_or(0, |ede| ede.bytes() as u16));
+    put_u16(out, (opt.bytes() - OPT_BYTES + ede.map_or(0, |ede| ede.bytes())) as u16);
+    if let Some(subnet) = &opt.subnet {
+        subnet.put(out);
+    }
     if let Some(ede) = ede {
-        put_u16(out, 15);
+        put_u16(out, option::EDE);
         put_u16(out, 2 + ede.text.len() as u16);
         put_u16(out, ede.code);
         out.extend_from_slice(ede.text.as_bytes());
@@ -245,6 +289,50 @@ impl Ede {
     /// As an option of OPT.
     pub fn bytes(&self) -> usize {
         6 + self.text.len()
+    }
+}
+
+impl Opt {
+    /// Without an extended error.
+    pub fn bytes(&self) -> usize {
+        OPT_BYTES + self.subnet.map_or(0, |subnet| 8 + subnet.octets().len())
+    }
+}
+
+impl Subnet {
+    /// `dns.md` §15: the scope means nothing in a query, what is cut off an address is read as zeros, what is behind its prefix is dropped.
+    fn read(data: &[u8]) -> Option<Subnet> {
+        let (&[f0, f1, prefix, _], address) = data.split_first_chunk()?;
+        let family = u16::from_be_bytes([f0, f1]);
+        let bits = match family {
+            0 => 0,
+            1 => 32,
+            2 => 128,
+            _ => return None,
+        };
+        if prefix > bits {
+            return None;
+        }
+        let mut octets = [0; 16];
+        for (at, (octet, given)) in octets.iter_mut().zip(address).enumerate() {
+            let kept = usize::from(prefix).saturating_sub(8 * at).min(8);
+            *octet = given & !(0xff_u16 >> kept) as u8;
+        }
+        Some(Subnet { family, prefix, address: octets })
+    }
+
+    /// As it is told: no more than the prefix needs.
+    fn octets(&self) -> &[u8] {
+        &self.address[..usize::from(self.prefix).div_ceil(8)]
+    }
+
+    /// With the scope 0: the answer is for everyone.
+    fn put(&self, out: &mut Vec<u8>) {
+        put_u16(out, option::SUBNET);
+        put_u16(out, 4 + self.octets().len() as u16);
+        put_u16(out, self.family);
+        out.extend_from_slice(&[self.prefix, 0]);
+        out.extend_from_slice(self.octets());
     }
 }
 
@@ -298,10 +386,36 @@ mod tests {
         let mut packet = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 2];
         packet.extend_from_slice(b"\x01a\0\0\x01\0\x01");
         for size in [1232, 4096] {
-            put_opt(&mut packet, size, Rcode::NoError, None);
+            put_opt(&mut packet, &Opt { size, subnet: None }, Rcode::NoError, None);
         }
         let Parsed::Query(query) = parse(&packet) else { panic!() };
-        assert_eq!(query.edns, Some(Edns { size: 4096, version: 0, dnssec_ok: false }));
+        assert_eq!(query.edns, Some(Edns { size: 4096, version: 0, dnssec_ok: false, subnet: None }));
+    }
+
+    /// A subnet of no family is what `dig +subnet=0` asks with.
+    #[test]
+    fn a_subnet_is_told_without_what_is_behind_its_prefix() {
+        let table: [(&[u8], Option<&[u8]>); 9] = [
+            (&[0, 0, 0, 0], Some(&[0, 0, 0, 0])),
+            (&[0, 0, 1, 0, 9], None),
+            (&[0, 1, 0, 0], Some(&[0, 1, 0, 0])),
+            (&[0, 1, 9, 32, 10, 255], Some(&[0, 1, 9, 0, 10, 128])),
+            (&[0, 1, 32, 0, 10], Some(&[0, 1, 32, 0, 10, 0, 0, 0])),
+            (&[0, 1, 8, 0, 10, 1, 2, 3, 4, 5], Some(&[0, 1, 8, 0, 10])),
+            (&[0, 1, 8, 255, 10], Some(&[0, 1, 8, 0, 10])),
+            (&[0, 2, 129, 0], None),
+            (&[0, 3, 0, 0], None),
+        ];
+        for (asked, told) in table {
+            let options = [&[0, 10, 0, 0, 0, 8, 0, asked.len() as u8], asked].concat();
+            let subnet = find_subnet(&options).map(|subnet| {
+                let mut out = Vec::new();
+                subnet.expect("there is one").put(&mut out);
+                out[4..].to_vec()
+            });
+            assert_eq!(subnet.as_deref(), told, "{asked:?}");
+            assert_eq!(find_subnet(&options[..options.len() - 1]), None);
+        }
     }
 
     #[test]

@@ -132,7 +132,10 @@ impl Model {
         let is_it = |text: &str| text.parse().is_ok_and(|own: IpAddr| own.to_canonical() == address);
         let nodes =
             self.nodes.values().filter(|node| is_it(&node.address)).map(|node| format!("{} ", node.name));
-        let services = self.services.iter().filter(|(_, service)| is_it(&service.address));
+        let apart = |((on, _), service): &(&(String, String), &Service)| {
+            is_it(&service.address) && !is_it(&self.nodes[on].address)
+        };
+        let services = self.services.iter().filter(apart);
         nodes
             .chain(services.map(|((on, _), service)| format!("{} {}", self.nodes[on].name, service.id)))
             .collect()

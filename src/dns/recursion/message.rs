@@ -265,7 +265,7 @@ impl Message {
     /// the word that there is more.
     pub fn put(&self, out: &mut Vec<u8>, query: &Query, limits: &Limits, age: Age) {
         let ede = (age == Age::Stale).then_some(STALE);
-        let opt_bytes = limits.opt.map_or(0, |_| wire::OPT_BYTES + ede.map_or(0, |ede| ede.bytes()));
+        let opt_bytes = limits.opt.map_or(0, |opt| opt.bytes() + ede.map_or(0, |ede| ede.bytes()));
         let question_end = HEADER_BYTES + query.question.len();
         let ends = [self.bytes.len(), self.additional_at, question_end];
         let end = ends.into_iter().find(|end| end + opt_bytes <= limits.bytes_max).unwrap_or(question_end);
@@ -285,10 +285,10 @@ impl Message {
             wire::put_count(out, 3, 0);
         }
         self.age(out, question_end, age);
-        if let Some(size) = limits.opt {
+        if let Some(opt) = &limits.opt {
             let count = u16::from_be_bytes([out[10], out[11]]);
             let at = out.len();
-            wire::put_opt(out, size, Rcode::NoError, ede);
+            wire::put_opt(out, opt, Rcode::NoError, ede);
             out[at + 7] = bits(query.edns.is_some_and(|edns| edns.dnssec_ok), 0x80);
             wire::put_count(out, 3, count.saturating_add(1));
         }
