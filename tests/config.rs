@@ -20,6 +20,11 @@ fn shapes_of_hcl() {
 }
 
 #[test]
+fn recursors() {
+    run("recursion.txt");
+}
+
+#[test]
 fn json() {
     run("json.txt");
 }
@@ -69,6 +74,21 @@ fn an_agent_that_cannot_be_yet_is_refused() {
     assert_eq!(changed, ["node_name", "ports.dns or lictor.dns.listen"]);
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-hcl=discard_check_output = true", "-log-json"]));
     assert_eq!(changed, ["discard_check_output", "log_json"]);
+}
+
+/// Here and not among the data, since what a name comes to is the machine's to say.
+#[test]
+fn recursors_may_be_named() {
+    let load = |recursor: &str| {
+        let words = ["-dev".to_string(), format!("-recursor={recursor}")];
+        config::load(&config::parse_flags(&words).unwrap())
+    };
+    let found = load("localhost:5301").unwrap().dns.recursion.recursors;
+    assert!(!found.is_empty() && found.iter().all(|addr| addr.ip().is_loopback() && addr.port() == 5301));
+    let no_name = "a".repeat(64); // no label is so long, so nobody on the network is asked
+    let fault = load(&no_name).unwrap_err().to_string();
+    let expected = format!("flag -recursor: recursors: {no_name:?} cannot be resolved: ");
+    assert!(fault.starts_with(&expected) && fault.ends_with("or a host name"), "{fault}");
 }
 
 /// A case is `== what it shows`, the flags in a line, files after `-- NAME`, and what comes of it after `-- expect`:

@@ -105,7 +105,7 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("primary-gateway", Form::List, "primary_gateways", "accepted"),
     ("protocol", Form::Int, "protocol", "accepted"),
     ("raft-protocol", Form::Int, "raft_protocol", "accepted"),
-    ("recursor", Form::List, "recursors", "accepted"),
+    ("recursor", Form::List, "recursors", "a server to ask for names that are not ours; several times"),
     ("rejoin", Form::Bool, "rejoin_after_leave", "accepted"),
     ("retry-interval", Form::Text, "retry_interval", "accepted"),
     ("retry-interval-wan", Form::Text, "retry_interval_wan", "accepted"),

@@ -111,7 +111,6 @@ const UNUSED: Keys = &[
     ("read_replica", Bool),
     ("reconnect_timeout", SPAN),
     ("reconnect_timeout_wan", SPAN),
-    ("recursors", Texts),
     ("rejoin_after_leave", Bool),
     ("reporting", Open),
     ("retry_interval", SPAN),
@@ -226,8 +225,6 @@ pub const DNS_CONFIG: UnusedBlock = UnusedBlock(&[
     ("cache_max_age", SPAN),
     ("max_stale", SPAN),
     ("prefer_namespace", Bool),
-    ("recursor_strategy", OneOf(&["sequential", "random"])),
-    ("recursor_timeout", SPAN),
     ("use_cache", Bool),
 ]);
 

@@ -13,6 +13,7 @@ use super::{
     definitions::without_places,
     keys,
     reader::{Fields, Findings},
+    recursors::{self, Named},
     tree::{Kind, Member, Place},
 };
 use crate::{catalog::check_meta, check::Span, dns, http};
@@ -35,6 +36,7 @@ pub struct Layer {
     pub dns_addresses: Option<Vec<IpAddr>>,
     /// Beside the addresses at the DNS port.
     pub dns_listen: Vec<(SocketAddr, Place)>,
+    pub recursors: Vec<Named>,
     pub http_addresses: Option<Vec<IpAddr>>,
     pub dns_port: Option<i64>,
     pub http_port: Option<i64>,
@@ -69,6 +71,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     layer.log_level = read_log_level(&mut top, findings);
     layer.log_json = top.bool("log_json", findings);
     layer.pid_file = top.text("pid_file", findings);
+    layer.recursors = recursors::read(&mut top, findings);
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
     read_http(&mut top, &mut layer.http, ignored, findings);
     read_own(&mut top, &mut layer, findings);
@@ -293,8 +296,29 @@ fn read_dns_config(top: &mut Fields, dns: &mut dns::Settings, ignored: &[String]
         dns.soa.min_ttl_secs = number("min_ttl").or(dns.soa.min_ttl_secs);
         soa.finish(findings);
     }
+    read_asking(&mut block, &mut dns.recursion, findings);
     keys::DNS_CONFIG.take(&mut block, ignored, findings);
     block.finish(findings);
+}
+
+/// How recursors are asked.
+fn read_asking(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mut Findings) {
+    if let Some(wait) = block.duration("recursor_timeout", findings).map(|span| duration(&span))
+        && !wait.is_zero()
+    {
+        recursion.timeout = wait; // 0 is the default
+    }
+    let Some(place) = block.place("recursor_strategy") else { return };
+    recursion.strategy = match block.text("recursor_strategy", findings).as_deref() {
+        Some("random") => dns::Strategy::Random,
+        Some("sequential" | "") | None => dns::Strategy::Sequential,
+        Some(other) => {
+            let path = block.path("recursor_strategy");
+            let text = format!("{path}: invalid strategy: {other:?}; expected one of sequential, random");
+            findings.fault::<()>(place, text);
+            return;
+        }
+    };
 }
 
 fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
@@ -340,9 +364,11 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
 /// Keys that Consul does not have.
 fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     let Some(mut own) = top.block("lictor", findings) else { return };
+    layer.dns.recursion.from = recursors::read_networks(&mut own, findings);
     if let Some(mut block) = own.block("dns", findings) {
         layer.dns_listen = read_listen(&mut block, findings);
         let dns = &mut layer.dns;
+        read_recursion_limits(&mut block, &mut dns.recursion, findings);
         dns.udp_batch = block.bool("udp_batch", findings).unwrap_or(dns.udp_batch);
         for (key, setting) in [
             ("udp_bytes_max", &mut dns.udp_bytes_max),
@@ -361,6 +387,18 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
         block.finish(findings);
     }
     own.finish(findings);
+}
+
+fn read_recursion_limits(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mut Findings) {
+    let most = &mut recursion.in_flight_max;
+    for (key, setting) in [
+        ("recursion_cache_bytes", &mut recursion.cache_bytes_max),
+        ("recursions_max", &mut most.all),
+        ("recursions_per_client_max", &mut most.per_client),
+    ] {
+        let number = block.count(key, i64::from(u32::MAX), findings);
+        *setting = number.and_then(|number| usize::try_from(number).ok()).unwrap_or(*setting);
+    }
 }
 
 fn read_listen(block: &mut Fields, findings: &mut Findings) -> Vec<(SocketAddr, Place)> {

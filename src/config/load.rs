@@ -13,7 +13,7 @@ use super::{
     definitions::Definitions,
     layer::{self, Layer},
     reader::{Fault, Findings},
-    sources,
+    recursors, sources,
     tree::Place,
 };
 use crate::{
@@ -102,6 +102,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         }
     }
     let mut dns = dns::Settings { datacenter: datacenter.clone(), ..layer.dns };
+    dns.recursion.recursors = recursors::resolve(layer.recursors, &dns_addrs, findings);
     dns.domain = zone(layer.domain.as_deref().filter(|domain| !domain.is_empty()).unwrap_or("consul"));
     dns.alt_domain =
         layer.alt_domain.and_then(|(text, place)| read_alt_domain(&text, &datacenter, place, findings));

@@ -12,6 +12,7 @@ mod keys;
 mod layer;
 mod load;
 mod reader;
+mod recursors;
 mod sources;
 mod tree;
 
