@@ -1,10 +1,12 @@
 //! Aliases followed (`dns.md` §9): what the host name in the place of an address leads to. Within our zones it is
 //! looked up here and now; where it leads out of them, the answer says so, for whoever can ask elsewhere.
 
+use std::mem;
+
 use super::{
     answer::{Answer, Asked, Data, Item, Owner, Record},
     name::{Lookup, Name},
-    wire::kind,
+    wire::{Ede, Rcode, kind},
 };
 
 /// An alias that leads out of our zones. Nobody need follow it: the answer holds the alias itself already.
@@ -156,6 +158,52 @@ impl Asked<'_> {
             record.stand_alone(host, zone);
         }
         Some(answer)
+    }
+}
+
+impl Outside {
+    /// The types to ask for: of the addresses, those that are wanted; both where others are, as Consul gives addresses
+    /// then, too.
+    pub fn kinds(&self) -> &'static [u16] {
+        match self.qtype {
+            kind::A => &[kind::A],
+            kind::AAAA => &[kind::AAAA],
+            _ => &[kind::A, kind::AAAA],
+        }
+    }
+}
+
+/// What was found elsewhere.
+#[derive(Default)]
+pub struct Found {
+    pub records: Vec<Record>,
+    /// There is no such name at the end of the chain.
+    pub is_name_error: bool,
+    pub ede: Option<Ede>,
+}
+
+impl Answer {
+    /// Puts what was found behind the aliases that lead outside. Where nothing was, they stand alone.
+    pub fn resolve(&mut self, mut find: impl FnMut(&Outside) -> Found) {
+        // From the last, so that the places of the others stay what they are.
+        for outside in mem::take(&mut self.outside).into_iter().rev() {
+            let Found { mut records, is_name_error, ede } = find(&outside);
+            if let Some(ttl_secs) = outside.ttl_secs {
+                records.iter_mut().for_each(|record| record.ttl_secs = ttl_secs);
+            }
+            self.cut_by_count |= records.len() > outside.records_max;
+            records.truncate(outside.records_max);
+            self.ede = self.ede.or(ede);
+            if outside.as_glue {
+                self.items[outside.item].glue.extend(records);
+                continue;
+            }
+            if is_name_error {
+                self.rcode = Some(Rcode::NxDomain);
+            }
+            let behind = outside.item + 1;
+            self.items.splice(behind..behind, records.into_iter().map(Item::of));
+        }
     }
 }
 

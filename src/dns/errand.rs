@@ -1,19 +1,21 @@
 //! Questions that cannot be answered on the spot, since something must be asked elsewhere first. Each runs on the
-//! runtime with a deadline; over all clients and for each there are so many and no more: whoever comes then is told so at
-//! once. What an errand costs stays away from the threads that answer.
+//! runtime, for no longer than [`Recursion::patience`]; over all clients and for each there are so many and no more:
+//! whoever comes then is told so at once. What an errand costs stays away from the threads that answer.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, time};
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Asker, Settings,
+    answer::Answer,
+    chase::{Found, Outside},
     recursion::{Failure, Known, Question, Recursion, Recursor},
     reply::{self, Limits},
     seats::Seats,
-    wire::{self, Ede, Parsed, Query, Rcode},
+    wire::{self, Ede, Parsed, Query, Rcode, class},
 };
 
 /// A question, who asked it, and what is missing for the answer.
@@ -28,6 +30,8 @@ pub struct Errand {
 pub enum Wants {
     /// The question is somebody else's: what he says is passed on.
     Relay,
+    /// The answer is ours, and tells of names that are not.
+    Chase { answer: Answer, zone_at: usize },
 }
 
 /// Runs errands. Cloned, it is the same one.
@@ -45,6 +49,8 @@ struct Shared {
     recursor: Recursor,
 }
 
+/// Hosts that are looked up for one answer.
+const HOSTS_MAX: usize = 16;
 /// Nobody's question is longer; it is kept while the errand runs.
 const PACKET_BYTES_MAX: usize = 4096;
 const TOO_MANY: Ede = Ede { code: 0, text: "too many questions wait for recursors" };
@@ -91,7 +97,9 @@ impl Errands {
             tracing::warn!(from = %errand.asker.from, "a question of ours came back: a recursor asks this agent");
             return fail(out, &query, &limits, LOOP);
         }
-        if let Some(known) = shared.recursor.known(&Question::of(&query), &settings.recursion) {
+        if matches!(errand.wants, Wants::Relay)
+            && let Some(known) = shared.recursor.known(&Question::of(&query), &settings.recursion)
+        {
             return put(out, &query, &limits, &known);
         }
         let client = errand.asker.from.to_canonical();
@@ -101,7 +109,7 @@ impl Errands {
         let (stop, run) = (shared.stop.clone(), shared.clone());
         let errand = async move {
             let _seat = seat;
-            if let Some(reply) = stop.run_until_cancelled(run.run(&errand)).await {
+            if let Some(reply) = stop.run_until_cancelled(run.run(*errand)).await {
                 back(reply);
             }
         };
@@ -122,31 +130,86 @@ impl Errands {
 }
 
 impl Shared {
-    async fn run(&self, errand: &Errand) -> Vec<u8> {
+    async fn run(self: Arc<Self>, errand: Errand) -> Vec<u8> {
         let mut out = Vec::new();
         let settings = self.settings.load_full();
-        let Some(query) = errand.query() else { return out };
-        let limits = Limits::of(&settings, &errand.asker, &query);
-        match errand.wants {
+        let Errand { asker, packet, wants } = errand;
+        let Parsed::Query(query) = wire::parse(&packet) else { return out };
+        let limits = Limits::of(&settings, &asker, &query);
+        match wants {
             Wants::Relay => {
-                let known = self.ask(Question::of(&query), &settings.recursion).await;
+                let known = self.recursor.ask(Question::of(&query), &settings.recursion).await;
                 put(&mut out, &query, &limits, &known);
+            }
+            Wants::Chase { mut answer, zone_at } => {
+                let found = self.chase(&answer.outside, query.cd, &settings.recursion).await;
+                answer.resolve(|outside| gather(&found, outside));
+                reply::put_late(&mut out, &query, &settings, &limits, zone_at, &mut answer);
             }
         }
         out
     }
 
-    async fn ask(&self, question: Question, settings: &Recursion) -> Known {
-        let asked = time::timeout(settings.patience(), self.recursor.ask(question, settings)).await;
-        asked.unwrap_or(Known::Failed(Failure::Silence))
+    /// Asks for the addresses of these hosts, all at once.
+    async fn chase(&self, outside: &[Outside], cd: bool, settings: &Recursion) -> Vec<(Question, Known)> {
+        let mut asked: Vec<Question> = Vec::new();
+        for outside in outside {
+            let name: Box<[u8]> = [&outside.host[..], &[0]].concat().into();
+            let question = |qtype: &u16| Question {
+                name: name.clone(),
+                qtype: *qtype,
+                qclass: class::IN,
+                dnssec_ok: false,
+                cd,
+            };
+            let is_new = asked.iter().all(|other| other.name != name);
+            if is_new && asked.len() < HOSTS_MAX * 2 {
+                asked.extend(outside.kinds().iter().map(question));
+            }
+        }
+        let mut asking = JoinSet::new();
+        for question in asked {
+            let (recursor, settings) = (self.recursor.clone(), settings.clone());
+            asking.spawn(async move { (question.clone(), recursor.ask(question, &settings).await) });
+        }
+        asking.join_all().await
     }
+}
+
+/// What the replies say of one host.
+fn gather(replies: &[(Question, Known)], outside: &Outside) -> Found {
+    let mut found = Found::default();
+    for kind in outside.kinds() {
+        let is_it = |question: &Question| {
+            question.qtype == *kind && question.name.strip_suffix(&[0]) == Some(&outside.host[..])
+        };
+        match replies.iter().find(|(question, _)| is_it(question)) {
+            Some((_, Known::Message(message, age))) => {
+                // Both replies tell of the aliases on the way.
+                let chain = message.chain(*age);
+                let new: Vec<_> =
+                    chain.into_iter().filter(|record| !found.records.contains(record)).collect();
+                found.records.extend(new);
+                found.is_name_error |= message.is_name_error();
+            }
+            Some((_, Known::Failed(failure))) => found.ede = Some(ede(*failure)),
+            None => {}
+        }
+    }
+    found
 }
 
 fn put(out: &mut Vec<u8>, query: &Query, limits: &Limits, known: &Known) {
     match known {
         Known::Message(message, age) => message.put(out, query, limits, *age),
-        Known::Failed(Failure::Silence) => fail(out, query, limits, SILENCE),
-        Known::Failed(Failure::Refused) => fail(out, query, limits, REFUSED),
+        Known::Failed(failure) => fail(out, query, limits, ede(*failure)),
+    }
+}
+
+fn ede(failure: Failure) -> Ede {
+    match failure {
+        Failure::Silence => SILENCE,
+        Failure::Refused => REFUSED,
     }
 }
 

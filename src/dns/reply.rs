@@ -185,6 +185,9 @@ impl Responder {
             answer.cut(settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
         }
         answer.cut(limits.answers_max, |_| true);
+        if limits.elsewhere == Elsewhere::Asked && !answer.outside.is_empty() {
+            return Some(Wants::Chase { answer, zone_at });
+        }
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
         None
     }
@@ -224,6 +227,19 @@ impl Responder {
         Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
         None
     }
+}
+
+/// Puts in `out` an answer that had to wait for what was found elsewhere.
+pub fn put_late(
+    out: &mut Vec<u8>,
+    query: &Query,
+    settings: &Settings,
+    limits: &Limits,
+    zone_at: usize,
+    answer: &mut Answer,
+) {
+    answer.cut(limits.answers_max, |_| true);
+    Reply { query, settings, limits, zone_at, answer }.fit(out);
 }
 
 /// Names outside our zones: looked up for whoever may ask, refused to others.
