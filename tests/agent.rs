@@ -114,7 +114,7 @@ fn faults_of_all_files_are_told_at_once() {
     let files = [
         ("a.hcl", "service {\n  name = \"a\"\n  port = \"80\"\n}\n"),
         ("b.json", "{\"services\": [{\"name\": \"b\", \"web\": 1}]}"),
-        ("c.hcl", "checks {\n  id = \"c\"\n  grpc = \"127.0.0.1:1\"\n  interval = \"1s\"\n}\n"),
+        ("c.hcl", "checks {\n  id = \"c\"\n  grpc = \"127.0.0.1:1\"\n}\n"),
     ];
     let mut agent = Agent::spawn(&["-dev"], &files);
     assert_eq!(agent.exit_code(), Some(1));
@@ -122,7 +122,7 @@ fn faults_of_all_files_are_told_at_once() {
     for fault in [
         format!("{}:3:10: 'service.port' expected type 'int'", named("a.hcl")),
         format!("{}:1:36: invalid config key services[0].web", named("b.json")),
-        format!("{}:1:1: checks: check \"c\": grpc checks are not run yet", named("c.hcl")),
+        format!("{}:1:1: checks: check \"c\": Interval must be > 0", named("c.hcl")),
     ] {
         agent.wait_for_log(&fault);
     }

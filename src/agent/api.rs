@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, now};
 use crate::{
     catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic, fold},
-    check::{Definition, Kind, ServiceDefinition, cut_output},
+    check::{Definition, ServiceDefinition, cut_output},
     http::{About, Agent, Failure, Pending},
     raft::ProposeError,
 };
@@ -189,7 +189,7 @@ impl Shared {
 
     /// Programs run for a file's check only, unless the operator lets anyone who reaches this API name them.
     fn may_run(&self, check: &Definition) -> Result<(), Failure> {
-        if matches!(check.kind, Kind::Script { .. }) && !self.timing.load().remote_scripts {
+        if check.kind.runs_program() && !self.timing.load().remote_scripts {
             let text = "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true";
             return Err(Failure::Other(text.into()));
         }

@@ -16,6 +16,7 @@ use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Map, Node, Text, fold},
+    catalog::{Catalog, Map, Node, Text, Topic, fold},
     check::{self, Definition, Runner, ServiceDefinition, Told},
     dns,
     http::{self, Failure},
@@ -181,8 +182,10 @@ impl Agent {
         local.reload(take(&mut reloadable.services), take(&mut reloadable.checks));
         let store = data_dir.map(|data_dir| Store::open(&data_dir, &mut local)).transpose()?;
         let (keeper, queue) = keep::keeper();
+        let targets = Arc::new(Targets { node: identity.node_name.clone(), raft: raft.clone() });
+        let runner = Runner::new(checks, told, targets);
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { local, runner: Runner::new(checks, told) }),
+            state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
             changed: watch::channel(0).0,
             told: watch::channel(0).0,
@@ -268,8 +271,8 @@ impl Agent {
         if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
             tracing::warn!("some parts of the agent did not stop in time");
         }
-        let mut runner = self.shared.take_runner();
-        runner.stop().await;
+        let stopped = self.shared.state().runner.stop();
+        stopped.await;
         self.shared.stop_keeping(self.kept).await;
         self.raft.stop.cancel();
         if tokio::time::timeout(STOP_LIMIT, self.raft.running).await.is_err() {
@@ -420,16 +423,31 @@ impl Shared {
         }
     }
 
-    fn take_runner(&self) -> Runner {
-        let (told, _) = mpsc::channel(1);
-        let none = Runner::new(check::Settings { output_bytes_max: 0, discard_output: true }, told);
-        std::mem::replace(&mut self.state().runner, none)
-    }
-
     /// How long a change of output alone is held back.
     fn output_delay(&self) -> Duration {
         let interval = self.timing.load().check_update_interval;
         interval / 2 + interval.mul_f64(fastrand::f64())
+    }
+}
+
+/// What aliases follow.
+struct Targets {
+    node: Text,
+    raft: Raft,
+}
+
+impl check::Targets for Targets {
+    fn node(&self) -> &Text {
+        &self.node
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        self.raft.catalog()
+    }
+
+    fn changed(&self, topics: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let wait = self.raft.waiters().register(topics);
+        Box::pin(async move { wait.changed().await })
     }
 }
 

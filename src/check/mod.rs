@@ -1,20 +1,21 @@
 //! Health: what a check is, when it runs, what its results mean, and the probes that look. Knows the catalog's
 //! records; not who is told of a verdict, nor whether anything is replicated.
 
+mod alias;
 mod definition;
 mod duration;
 mod output;
 mod probe;
 mod runner;
+mod spec;
 mod verdict;
 
-pub use definition::{
-    CheckSpec, Definition, Invalid, Kind, ServiceDefinition, ServiceSpec, Span, Thresholds, Tls,
-};
+pub use definition::{Alias, Definition, Kind, ServiceDefinition, Thresholds, Tls};
 pub use duration::{format_duration, parse_duration};
 pub use output::of_ttl as cut_output;
 pub use probe::use_ring;
-pub use runner::{Runner, Settings, Told};
+pub use runner::{Runner, Settings, Targets, Told};
+pub use spec::{CheckSpec, Invalid, ServiceSpec, Span};
 pub use verdict::Verdict;
 
 #[cfg(test)]

@@ -39,9 +39,25 @@ impl Tail {
         self.kept.extend(bytes);
     }
 
+    /// How much there was.
+    pub fn bytes(&self) -> usize {
+        self.total
+    }
+
     /// What is kept, and how much there was.
     pub fn finish(self) -> (Vec<u8>, usize) {
         (self.kept.into(), self.total)
+    }
+}
+
+impl std::io::Write for Tail {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -4,16 +4,26 @@
 //! A result may lie in the channel while its check is removed, defined anew, or heard of otherwise. So each carries the
 //! turn in which it was seen, and whoever takes it up asks whether that turn still is the check's.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
+use nix::sys::resource::{Resource, getrlimit};
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
-use super::{Definition, Kind, Verdict, probe};
-use crate::catalog::{Key, Status, Text, fold};
+use super::{
+    Alias, Definition, Kind, Verdict,
+    alias::{self, Aliases, Followed},
+    probe::{self, Tools},
+};
+use crate::catalog::{Catalog, Key, Status, Text, Topic, fold};
 
 /// A check says something: its status, which may be the one it had, and its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +41,17 @@ pub struct Settings {
     pub output_bytes_max: usize,
     /// Keep none of it.
     pub discard_output: bool,
+}
+
+/// Where aliases find what they follow: given by whoever holds the catalog.
+pub trait Targets: Send + Sync {
+    /// This agent's node.
+    fn node(&self) -> &Text;
+
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Ends after a change to one of these since this was called.
+    fn changed(&self, topics: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// Every check that runs.
@@ -58,18 +79,32 @@ struct Heard {
 
 struct Shared {
     told: mpsc::Sender<Told>,
-    clients: probe::Clients,
+    tools: Tools,
+    targets: Arc<dyn Targets>,
+    aliases: Mutex<Aliases>,
     /// So many look at the same time; the others wait their turn.
-    looks: Semaphore,
+    connections: Semaphore,
+    programs: Semaphore,
     settings: Settings,
 }
 
-const LOOKS_MAX: usize = 128;
+const PROGRAMS_MAX: usize = 128;
+/// What an alias follows is looked at this often, whether or not a change to it was heard of.
+const REFRESH: Duration = Duration::from_secs(60);
+/// What is defined together with its alias may be this long on its way to the catalog.
+const TARGET_COMES: Duration = Duration::from_secs(1);
 
 impl Runner {
-    pub fn new(settings: Settings, told: mpsc::Sender<Told>) -> Self {
-        let looks = Semaphore::new(LOOKS_MAX);
-        let shared = Arc::new(Shared { told, clients: probe::Clients::default(), looks, settings });
+    pub fn new(settings: Settings, told: mpsc::Sender<Told>, targets: Arc<dyn Targets>) -> Self {
+        let shared = Arc::new(Shared {
+            told,
+            tools: Tools::here(),
+            targets,
+            aliases: Mutex::default(),
+            connections: Semaphore::new(connections_max()),
+            programs: Semaphore::new(PROGRAMS_MAX),
+            settings,
+        });
         Runner { running: HashMap::new(), turn: 0, tasks: JoinSet::new(), shared }
     }
 
@@ -90,6 +125,7 @@ impl Runner {
     pub fn remove(&mut self, id: &str) {
         if let Some(gone) = self.running.remove(&*fold(id)) {
             gone.task.abort();
+            self.shared.aliases().remove(&*fold(id));
         }
         while self.tasks.try_join_next().is_some() {}
     }
@@ -110,10 +146,12 @@ impl Runner {
         if discard_output { String::new() } else { cut(output_bytes_max) }
     }
 
-    /// Ends every check, and returns when none runs any more.
-    pub async fn stop(&mut self) {
+    /// Ends every check; what this gives returns when none runs any more. A program that runs still is left alone.
+    pub fn stop(&mut self) -> impl Future<Output = ()> + Send + use<> {
         self.running.clear();
-        self.tasks.shutdown().await;
+        self.shared.tools.programs.let_stay();
+        let mut tasks = std::mem::take(&mut self.tasks);
+        async move { tasks.shutdown().await }
     }
 
     fn hear(&mut self, id: &str, output: Option<&str>) {
@@ -130,12 +168,18 @@ impl Runner {
     fn start(&mut self, definition: Definition) -> Running {
         self.turn += 1;
         let (shared, turn) = (self.shared.clone(), self.turn);
-        let (heard, task) = match definition.kind {
+        let (mut heard, id) = (None, definition.id.clone());
+        let task = match &definition.kind {
             Kind::Ttl(ttl) => {
-                let (heard, hears) = watch::channel(Heard { output: String::new(), turn });
-                (Some(heard), self.tasks.spawn(listen(definition.id.clone(), ttl, hears, shared)))
+                let (sender, hears) = watch::channel(Heard { output: String::new(), turn });
+                heard = Some(sender);
+                self.tasks.spawn(listen(id, *ttl, hears, shared))
             }
-            _ => (None, self.tasks.spawn(look_again_and_again(definition.clone(), turn, shared))),
+            Kind::Alias(alias) => {
+                shared.aliases().insert(fold(&id).into(), alias.clone());
+                self.tasks.spawn(follow(id, alias.clone(), turn, shared))
+            }
+            _ => self.tasks.spawn(look_again_and_again(definition.clone(), turn, shared)),
         };
         Running { definition, task, turn, heard }
     }
@@ -147,6 +191,24 @@ impl Shared {
         let output = if self.settings.discard_output { String::new() } else { output };
         self.told.send(Told { id: id.clone(), status, output, turn }).await.is_ok()
     }
+
+    fn aliases(&self) -> MutexGuard<'_, Aliases> {
+        self.aliases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn turn_of(&self, kind: &Kind) -> &Semaphore {
+        match kind {
+            Kind::Script { .. } | Kind::OsService { .. } => &self.programs,
+            _ => &self.connections,
+        }
+    }
+}
+
+/// Half of the descriptors that this process may have: targets that do not answer leave the other half to those who ask
+/// us.
+fn connections_max() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
 async fn look_again_and_again(definition: Definition, turn: u64, shared: Arc<Shared>) {
@@ -158,16 +220,55 @@ async fn look_again_and_again(definition: Definition, turn: u64, shared: Arc<Sha
     loop {
         sleep_until(next).await;
         let looked = {
-            let Ok(_one_of_many) = shared.looks.acquire().await else { return };
-            probe::look(&definition, &shared.clients, output_bytes_max).await
+            let Ok(_one_of_many) = shared.turn_of(&definition.kind).acquire().await else { return };
+            probe::look(&definition, &shared.tools, output_bytes_max).await
         };
         let Some(seen) = looked else { return };
-        next = Instant::now() + definition.interval;
+        next = following(next, definition.interval, Instant::now());
         if let Some(status) = verdict.record(seen.status)
             && !shared.tell(&definition.id, status, seen.output, turn).await
         {
             return;
         }
+    }
+}
+
+/// The next moment of a check's own beat that is still to come. What it missed is skipped, so that checks that were held
+/// up together do not look together from then on.
+fn following(due: Instant, interval: Duration, now: Instant) -> Instant {
+    let late = now.saturating_duration_since(due);
+    let to_come = interval.as_nanos() - late.as_nanos() % interval.as_nanos().max(1);
+    due + late + Duration::from_nanos_u128(to_come)
+}
+
+/// Tells what an alias' targets say, each time that changes.
+async fn follow(id: Text, alias: Alias, turn: u64, shared: Arc<Shared>) {
+    let (key, targets) = (Key::from(fold(&id)), shared.targets.clone());
+    let followed = || {
+        let aliases = shared.aliases();
+        alias::follow(&targets.catalog(), targets.node(), &aliases, &key, &alias)
+    };
+    let (mut topics, mut last) = (followed().topics, None);
+    let mut is_new = true;
+    loop {
+        // Registered first, read then: what changes in between is not missed.
+        let changed = targets.changed(topics.clone());
+        let Followed { seen, is_missing, topics: needed } = followed();
+        if needed != topics {
+            topics = needed;
+            continue;
+        }
+        if std::mem::take(&mut is_new) && is_missing {
+            let _came_or_not = timeout(TARGET_COMES, changed).await;
+            continue;
+        }
+        if last.as_ref() != Some(&seen) {
+            if !shared.tell(&id, seen.status.clone(), seen.output.clone(), turn).await {
+                return;
+            }
+            last = Some(seen);
+        }
+        let _changed_or_not = timeout(REFRESH, changed).await;
     }
 }
 
@@ -213,11 +314,36 @@ fn expired(last_output: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::check::{CheckSpec, Span};
 
+    /// An empty catalog.
+    pub fn nothing() -> Arc<dyn Targets> {
+        Arc::new(Nothing("own".into()))
+    }
+
+    struct Nothing(Text);
+
+    impl Targets for Nothing {
+        fn node(&self) -> &Text {
+            &self.0
+        }
+
+        fn catalog(&self) -> Arc<Catalog> {
+            Arc::default()
+        }
+
+        fn changed(&self, _: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
     const SETTINGS: Settings = Settings { output_bytes_max: 4096, discard_output: false };
+
+    fn runner(settings: Settings, told: mpsc::Sender<Told>) -> Runner {
+        Runner::new(settings, told, nothing())
+    }
 
     fn secs(secs: i64) -> Option<Span> {
         Some(Span { nanos: secs * 1_000_000_000, text: format!("{secs}s") })
@@ -245,7 +371,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_program_that_falls_silent_is_critical() {
         let (told, mut tells) = mpsc::channel(8);
-        let (mut runner, start) = (Runner::new(SETTINGS, told), Instant::now());
+        let (mut runner, start) = (runner(SETTINGS, told), Instant::now());
         runner.put(&ttl(30));
         assert_eq!(next(&mut tells, start).await, (30, "TTL expired".into()));
         runner.heard("C", "all well");
@@ -272,7 +398,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_that_something_overtook_is_not_current() {
         let (told, mut tells) = mpsc::channel(8);
-        let mut runner = Runner::new(SETTINGS, told);
+        let mut runner = runner(SETTINGS, told);
         runner.put(&ttl(30));
         let expired = tells.recv().await.unwrap();
         assert!(runner.is_current(&expired));
@@ -291,7 +417,7 @@ mod tests {
     async fn a_thousand_checks_spread_over_their_interval_and_leave_no_task() {
         fastrand::seed(7);
         let (told, mut tells) = mpsc::channel(8);
-        let (mut runner, start) = (Runner::new(SETTINGS, told), Instant::now());
+        let (mut runner, start) = (runner(SETTINGS, told), Instant::now());
         (0..1000).for_each(|id| runner.put(&portless(id)));
         (0..1000).for_each(|id| runner.put(&portless(id)));
         let (mut looks, mut a_second) = (HashMap::new(), [0; 20]);
@@ -308,11 +434,20 @@ mod tests {
         assert!(runner.running.is_empty());
     }
 
+    #[test]
+    fn a_beat_is_kept_and_what_was_missed_is_skipped() {
+        let (due, ms) = (Instant::now(), Duration::from_millis);
+        let table = [(0, 1000), (1, 1000), (999, 1000), (1000, 2000), (1001, 2000), (12_345, 13_000)];
+        for (now, next) in table {
+            assert_eq!(following(due, ms(1000), due + ms(now)), due + ms(next), "at {now} ms");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn output_may_be_discarded() {
         let (told, mut tells) = mpsc::channel(8);
         let start = Instant::now();
-        let mut runner = Runner::new(Settings { discard_output: true, ..SETTINGS }, told);
+        let mut runner = runner(Settings { discard_output: true, ..SETTINGS }, told);
         runner.put(&ttl(30));
         assert_eq!(next(&mut tells, start).await, (30, String::new()));
         assert_eq!(runner.kept(|max| "x".repeat(max)), "");

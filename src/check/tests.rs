@@ -1,9 +1,14 @@
 //! Checks against real targets: each probe looks at a server or a program of the test's own.
 
+mod docker;
+mod http2;
+mod programs;
+mod udp;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use socket2::{Domain, Socket, Type};
@@ -14,7 +19,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{CheckSpec, Span, probe};
+use super::{
+    CheckSpec, Span,
+    probe::{self, Tools},
+};
 
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -22,10 +30,13 @@ const OUTPUT_BYTES_MAX: usize = 40;
 
 /// Looks once; the status' first letter and the output.
 async fn look(spec: CheckSpec) -> (char, String) {
+    look_with(&Tools::here(), spec).await
+}
+
+async fn look_with(tools: &Tools, spec: CheckSpec) -> (char, String) {
     let interval = Some(Span { nanos: 1_000_000_000, text: "1s".into() });
     let definition = CheckSpec { id: text("c"), interval, ..spec }.build().unwrap();
-    let clients = probe::Clients::default();
-    let looked = timeout(LIMIT, probe::look(&definition, &clients, OUTPUT_BYTES_MAX)).await;
+    let looked = timeout(LIMIT, probe::look(&definition, tools, OUTPUT_BYTES_MAX)).await;
     let seen = looked.expect("a look ends").expect("a probe");
     (seen.status.as_str().chars().next().unwrap(), seen.output)
 }
@@ -146,6 +157,11 @@ async fn redirects_are_followed_unless_disabled() {
     let (address, _served) = answer(vec![moved()]).await;
     let stays = CheckSpec { disable_redirects: Some(true), ..http(address) };
     assert_eq!(look(stays).await, ('c', format!("HTTP GET http://{address}/health: 302 Found Output: ")));
+    let kept = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n";
+    let (address, served) = answer(vec![kept.to_vec(), b"HTTP/1.1 200 OK\r\n\r\n".to_vec()]).await;
+    look(CheckSpec { method: text("PUT"), body: text("the body"), ..http(address) }).await;
+    let asked = served.await.unwrap();
+    assert!(asked[1].starts_with("PUT /other ") && asked[1].ends_with("the body"), "{asked:?}");
     let (address, _served) = answer((0..=10).map(|_| moved()).collect()).await;
     let expected = format!("Get \"http://{address}/health\": stopped after 10 redirects");
     assert_eq!(look(http(address)).await, ('c', expected));
@@ -164,6 +180,10 @@ async fn an_http_target_that_is_not_there_or_silent_is_critical() {
     );
     let spec = CheckSpec { method: text("POST"), timeout: timeout_of(50), ..http(address) };
     assert_eq!(look(spec).await, ('c', expected));
+    let (address, _served) = answer(vec![vec![]]).await;
+    assert_eq!(look(http(address)).await, ('c', format!("Get \"http://{address}/health\": EOF")));
+    let scheme = look(CheckSpec { http: text("ftp://a/"), ..CheckSpec::default() }).await;
+    assert_eq!(scheme, ('c', "Get \"ftp://a/\": unsupported protocol scheme \"ftp\"".into()));
     let (status, output) = look(CheckSpec { http: text("no url"), ..CheckSpec::default() }).await;
     assert_eq!((status, output.starts_with("Get \"no url\": ")), ('c', true), "{output}");
 }
@@ -205,31 +225,72 @@ async fn a_tcp_target_that_takes_a_connection_passes() {
     }
 }
 
-/// Serves TLS as `check.test`, certified by nobody but itself, and gives the names that were asked for.
-async fn tls(looks: usize) -> (SocketAddr, tokio::task::JoinHandle<Vec<Option<String>>>) {
+/// Serves TLS as `check.test`, certified by nobody but itself.
+fn tls_acceptor(protocols: &[&[u8]]) -> TlsAcceptor {
     super::use_ring();
-    let pem = include_bytes!("testdata/check.test.pem");
-    let certificate = CertificateDer::from_pem_slice(pem).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(pem).unwrap();
-    let config =
+    let (certificate, key) = certificate();
+    let mut config =
         ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let pem = include_bytes!("testdata/check.test.pem");
+    (CertificateDer::from_pem_slice(pem).unwrap(), PrivateKeyDer::from_pem_slice(pem).unwrap())
+}
+
+/// Tools that take `check.test` for what it says it is.
+fn trusting() -> Tools {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate().0).unwrap();
+    Tools { trust: probe::Trust::only(roots), ..Tools::here() }
+}
+
+/// Serves HTTP under TLS, and gives the names that were asked for, and what was.
+async fn tls(looks: usize) -> (SocketAddr, tokio::task::JoinHandle<Vec<(Option<String>, String)>>) {
+    let acceptor = tls_acceptor(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = async move {
-        let mut names = Vec::new();
+        let mut asked = Vec::new();
         for _ in 0..looks {
             let (stream, _) = listener.accept().await.unwrap();
             if let Ok(mut stream) = acceptor.accept(stream).await {
-                names.push(stream.get_ref().1.server_name().map(str::to_string));
+                let mut request = vec![0; 1024];
                 // A TCP probe has hung up by now.
+                let length = stream.read(&mut request).await.unwrap_or(0);
                 let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
                 let _gone = stream.shutdown().await;
+                let name = stream.get_ref().1.server_name().map(str::to_string);
+                asked.push((name, String::from_utf8_lossy(&request[..length]).into_owned()));
             }
         }
-        names
+        asked
     };
     (address, tokio::spawn(served))
+}
+
+/// SNI and the name that is verified, the URL's or the one that the definition sets; Host stays the URL's.
+#[tokio::test]
+async fn a_certificate_is_verified_for_the_name_that_is_set() {
+    let (address, served) = tls(3).await;
+    let https = CheckSpec {
+        http: text(&format!("https://{address}/")),
+        tls_server_name: text("check.test"),
+        ..CheckSpec::default()
+    };
+    let named = look_with(&trusting(), https.clone()).await;
+    assert_eq!(named, ('p', format!("HTTP GET https://{address}/: 200 OK Output: ")));
+    let other = CheckSpec { tls_server_name: text("other.test"), ..https };
+    let (status, output) = look_with(&trusting(), other.clone()).await;
+    assert_eq!((status, output.contains("not valid for name")), ('c', true), "{output}");
+    let skipped = look(CheckSpec { tls_skip_verify: Some(true), ..other }).await;
+    assert_eq!(skipped.0, 'p', "{}", skipped.1);
+    let asked = timeout(LIMIT, served).await.unwrap().unwrap();
+    let names: Vec<_> = asked.iter().map(|(name, _)| name.as_deref().unwrap_or_default()).collect();
+    assert_eq!(names, ["check.test", "other.test"]);
+    assert!(asked.iter().all(|(_, asked)| asked.contains(&format!("Host: {address}\r\n"))), "{asked:?}");
 }
 
 #[tokio::test]
@@ -248,54 +309,11 @@ async fn certificates_are_verified_unless_that_is_skipped() {
         assert_eq!(status, if verifies { 'c' } else { 'p' }, "{output}");
         assert_eq!(output.contains("certificate"), verifies, "{output}");
     }
-    let names = timeout(LIMIT, served).await.unwrap().unwrap();
-    assert_eq!(names, [text("check.test"), text("check.test")]);
+    let asked = timeout(LIMIT, served).await.unwrap().unwrap();
+    let names: Vec<_> = asked.iter().map(|(name, _)| name.as_deref()).collect();
+    assert_eq!(names, [Some("check.test"); 2]);
 }
 
-fn script(args: &[&str]) -> CheckSpec {
-    CheckSpec { args: Some(args.iter().map(|arg| arg.to_string()).collect()), ..CheckSpec::default() }
-}
-
-#[tokio::test]
-async fn an_exit_code_is_a_status() {
-    let table = [
-        ("echo fine", 'p', "fine\n"),
-        ("echo slow >&2; exit 1", 'w', "slow\n"),
-        ("exit 2", 'c', ""),
-        ("kill -9 $$", 'c', ""),
-        ("exec >&- 2>&-; exit 1", 'w', ""),
-        ("printf '%0100d' 7", 'p', "Captured 40 of 100 bytes\n...\n0000000000000000000000000000000000000007"),
-        ("printf '\\377'", 'p', "\u{fffd}"),
-    ];
-    for (program, status, output) in table {
-        assert_eq!(look(script(&["/bin/sh", "-c", program])).await, (status, output.into()), "{program}");
-    }
-    let not_there = "fork/exec /nope: no such file or directory".into();
-    assert_eq!(look(script(&["/nope", "x"])).await, ('c', not_there));
-    assert_eq!(look(script(&["/bin/echo", "$HOME *"])).await, ('p', "$HOME *\n".into()), "no shell");
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn with_a_script_that_takes_too_long_goes_what_it_started() {
-    // Found again by a word that nobody else says.
-    let word = format!("31536000.{}{:09}", std::process::id(), fastrand::u32(..1_000_000_000));
-    let program = format!("sleep {word} & wait");
-    let spec = CheckSpec { timeout: timeout_of(1000), ..script(&["/bin/sh", "-c", &program]) };
-    let (looked, ()) = tokio::join!(look(spec), until(|| runs(&word)));
-    assert_eq!(looked, ('c', "Timed out (1s) running check".into()));
-    until(|| !runs(&word)).await;
-}
-
-/// Whether a process has this word among its arguments.
-#[cfg(target_os = "linux")]
-fn runs(word: &str) -> bool {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let mut arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    arguments.any(|arguments| arguments.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes()))
-}
-
-#[cfg(target_os = "linux")]
 async fn until(condition: impl Fn() -> bool) {
     let reached = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));

@@ -16,10 +16,7 @@ use super::{
     recursors, sources,
     tree::Place,
 };
-use crate::{
-    check::{Definition, Kind},
-    dns, http,
-};
+use crate::{check::Definition, dns, http};
 
 /// Everything that is wrong, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,8 +223,7 @@ fn refused(check: &Definition, definitions: &Definitions, scripts: Scripts) -> O
         let expected = "expected the id of a service in these files";
         return Some(format!("ServiceID {:?} does not exist; {expected}", check.service_id));
     }
-    let is_script = matches!(check.kind, Kind::Script { .. });
-    (is_script && scripts == Scripts::Off).then(|| {
+    (check.kind.runs_program() && scripts == Scripts::Off).then(|| {
         "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or 'enable_local_script_checks' to true".into()
     })
 }

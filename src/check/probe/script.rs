@@ -1,6 +1,14 @@
 //! Script probes: a program without a shell, in a process group of its own, which ends with the look at it.
 
-use std::{process::Stdio, sync::Arc, time::Duration};
+use std::{
+    ffi::OsStr,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -17,39 +25,79 @@ use crate::catalog::Status;
 /// A program that does not go when its group is killed is left to the system after this long.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
 
-pub async fn look(args: &Arc<[String]>, limit: Duration, output_bytes_max: usize) -> Seen {
+/// What becomes of programs that still run when nobody looks at them any more: they are killed, unless the agent itself
+/// goes, which leaves them alone.
+#[derive(Default)]
+pub struct Programs {
+    stay: AtomicBool,
+}
+
+/// A program that ended.
+pub struct Ended {
+    pub code: Option<i32>,
+    pub kept: Vec<u8>,
+    pub bytes: usize,
+}
+
+pub async fn look(args: &Arc<[String]>, programs: &Programs, limit: Duration, bytes_max: usize) -> Seen {
     let Some((program, rest)) = args.split_first() else { return Seen::critical("no program to run") };
+    run(OsStr::new(program), rest, programs, limit, bytes_max).await.map_or_else(Seen::critical, Ended::seen)
+}
+
+/// Runs a program to its end; or says why it did not come to that.
+pub async fn run(
+    program: &OsStr,
+    args: &[String],
+    programs: &Programs,
+    limit: Duration,
+    output_bytes_max: usize,
+) -> Result<Ended, String> {
     let started = Command::new(program)
-        .args(rest)
+        .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => return Seen::critical(format!("fork/exec {program}: {}", lower(&error))),
-    };
-    let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
+    let mut child = started.map_err(|error| format!("fork/exec {}: {}", program.display(), lower(&error)))?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let group = Group { id, programs };
     let mut tail = output::Tail::new(output_bytes_max);
-    let ended = tokio::time::timeout(limit, run(&mut child, &mut tail)).await;
+    let ended = tokio::time::timeout(limit, read_to_end(&mut child, &mut tail)).await;
     let Ok(code) = ended else {
         drop(group);
         let _gone_or_left = tokio::time::timeout(REAP_LIMIT, child.wait()).await;
-        return Seen::critical(format!("Timed out ({}) running check", shown(limit)));
+        return Err(timed_out(limit));
     };
     group.forget();
-    let (kept, total) = tail.finish();
-    let status = match code {
-        Some(0) => Status::Passing,
-        Some(1) => Status::Warning,
-        _ => Status::Critical,
-    };
-    Seen { status, output: output::of_script(&kept, total) }
+    let (kept, bytes) = tail.finish();
+    Ok(Ended { code, kept, bytes })
+}
+
+pub fn timed_out(limit: Duration) -> String {
+    format!("Timed out ({}) running check", shown(limit))
+}
+
+impl Programs {
+    /// From now on those that still run are left alone.
+    pub fn let_stay(&self) {
+        self.stay.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Ended {
+    pub fn seen(self) -> Seen {
+        let status = match self.code {
+            Some(0) => Status::Passing,
+            Some(1) => Status::Warning,
+            _ => Status::Critical,
+        };
+        Seen { status, output: output::of_script(&self.kept, self.bytes) }
+    }
 }
 
 /// Reads both streams as they come, then the exit code.
-async fn run(child: &mut Child, tail: &mut output::Tail) -> Option<i32> {
+async fn read_to_end(child: &mut Child, tail: &mut output::Tail) -> Option<i32> {
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let (mut from_out, mut from_err) = ([0; 4096], [0; 4096]);
     while out.is_some() || err.is_some() {
@@ -75,19 +123,22 @@ async fn read<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u8]) -
     }
 }
 
-/// A process group that is killed when nobody looks at it any more.
-struct Group(Option<Pid>);
+/// A process group that nobody looks at any more once this is dropped.
+struct Group<'a> {
+    id: Option<Pid>,
+    programs: &'a Programs,
+}
 
-impl Group {
+impl Group<'_> {
     /// It ended by itself.
     fn forget(mut self) {
-        self.0 = None;
+        self.id = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for Group<'_> {
     fn drop(&mut self) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.id.filter(|_| !self.programs.stay.load(Ordering::Relaxed)) {
             // Already gone is what is wanted.
             let _gone = killpg(group, Signal::SIGKILL);
         }

@@ -4,7 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -15,27 +18,67 @@ pub fn use_ring() {
     let _already = ring::default_provider().install_default();
 }
 
-/// The configuration of a client; both kinds are made once.
-pub fn client(skip_verify: bool) -> Arc<ClientConfig> {
-    static VERIFYING: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    static TRUSTING: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    use_ring();
-    let kept = if skip_verify { &TRUSTING } else { &VERIFYING };
-    kept.get_or_init(|| {
-        let builder = ClientConfig::builder();
-        Arc::new(if skip_verify {
-            let provider = Arc::new(ring::default_provider());
+/// Whose certificates are taken; and the configurations of clients, each made when first needed.
+#[derive(Default)]
+pub struct Trust {
+    /// `None`: the system's.
+    roots: Option<RootCertStore>,
+    clients: [OnceLock<Arc<ClientConfig>>; 4],
+}
+
+/// What is spoken under TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Nothing is agreed on.
+    Any,
+    Http2,
+}
+
+impl Trust {
+    /// Only these.
+    #[cfg(test)]
+    pub fn only(roots: RootCertStore) -> Self {
+        Trust { roots: Some(roots), ..Trust::default() }
+    }
+
+    pub fn client(&self, skip_verify: bool, protocol: Protocol) -> Arc<ClientConfig> {
+        let at = usize::from(skip_verify) + 2 * usize::from(protocol == Protocol::Http2);
+        self.clients[at].get_or_init(|| Arc::new(self.make(skip_verify, protocol))).clone()
+    }
+
+    fn make(&self, skip_verify: bool, protocol: Protocol) -> ClientConfig {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("ring has suites for the versions that rustls speaks");
+        let mut config = if skip_verify {
             builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
                 .with_no_client_auth()
         } else {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            builder.with_root_certificates(roots).with_no_client_auth()
-        })
-    })
-    .clone()
+            builder
+                .with_root_certificates(self.roots.clone().unwrap_or_else(system_roots))
+                .with_no_client_auth()
+        };
+        // Each look is a stranger's: a session taken up again would not show a certificate that ran out.
+        config.resumption = Resumption::disabled();
+        if protocol == Protocol::Http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        config
+    }
+}
+
+/// Read once, since that takes some 10 ms.
+fn system_roots() -> RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    let read = || {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    };
+    ROOTS.get_or_init(read).clone()
 }
 
 /// Takes any certificate: `tls_skip_verify` asks for just that.
