@@ -92,7 +92,7 @@ fn micro() {
             let (mut reply, zones) = (Vec::new(), StaticZones::default());
             for question in questions.iter().cycle().take(calls) {
                 reply.clear();
-                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones };
+                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones, fresh: true };
                 responder.respond(&view, &ASKER, question, &mut reply);
             }
             reply.len()
@@ -125,6 +125,7 @@ fn serve(port: u16, churn: &str) -> Result<(), Box<dyn Error>> {
         catalog: Arc::new(ArcSwapOption::from_pointee(catalog.clone())),
         settings: Arc::default(),
         zones: Arc::default(),
+        fresh: Arc::new(true.into()),
     };
     let roads = Roads { udp_threads: NonZeroUsize::MIN, ..Roads::of(&Settings::default()) };
     let server = Server::bind(&[SocketAddr::from((Ipv4Addr::LOCALHOST, port))], &roads)?;
@@ -167,6 +168,7 @@ fn floor(port: u16) -> io::Result<()> {
                 catalog: Some(&catalog),
                 settings: &Settings::default(),
                 zones: &StaticZones::default(),
+                fresh: true,
             };
             Responder::new(7).respond(&view, &ASKER, question, &mut ready);
             thread::Builder::new().name(format!("dns-{at}")).spawn_scoped(scope, move || {

@@ -75,9 +75,9 @@ impl Fleet {
         let detail = if rich { "3 tags, 2 metas, 2 tagged addresses, 1 check" } else { "1 tag, no check" };
         println!("{name}: {instances} instances, {services} services, {nodes} nodes; {detail}");
         let shutdown = CancellationToken::new();
-        let settings =
-            raft::Settings { address: (Ipv4Addr::LOCALHOST, 8300).into(), log_bytes_max: LOG_BYTES_MAX };
-        let (raft, task) = Raft::start(settings, shutdown.clone()).await?;
+        let settings = raft::Settings::in_memory((Ipv4Addr::LOCALHOST, 8300), LOG_BYTES_MAX);
+        let (raft, task) = Raft::open(settings, shutdown.clone()).await?;
+        raft.lead().await?;
         let before = resident_bytes()?;
         let told = |what: &str| -> Result<(), Box<dyn Error>> {
             let each = resident_bytes()?.saturating_sub(before) / instances;
@@ -135,7 +135,7 @@ impl Fleet {
         for service in 0..self.services {
             for kind in [A, SRV] {
                 let question = question(&format!("{}.service.consul", service_name(service)), kind);
-                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones };
+                let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones, fresh: true };
                 responder.respond(&view, &asker, &question, &mut reply);
                 let answers = u16::from_be_bytes([reply[ANSWERS_AT], reply[ANSWERS_AT + 1]]);
                 if usize::from(answers) != self.instances / self.services {

@@ -68,7 +68,9 @@ fn an_agent_that_cannot_be_yet_is_refused() {
     let dev = config(&["-dev"]);
     assert_eq!(dev.refusal(), None);
     assert!(config(&disk).refusal().unwrap().starts_with("server = false: "));
-    assert!(config(&[disk[0], disk[1], "-server"]).refusal().unwrap().starts_with("without -dev "));
+    assert_eq!(config(&[disk[0], disk[1], "-server"]).refusal(), None);
+    let three = config(&[disk[0], disk[1], "-server", "-bootstrap-expect=3"]).refusal().unwrap();
+    assert!(three.starts_with("bootstrap_expect = 3: "), "{three}");
     assert_eq!(dev.fixed_keys_changed(&config(&["-dev", "-log-level=WARN"])), Vec::<&str>::new());
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-node=other", "-dns-port=1"]));
     assert_eq!(changed, ["node_name", "ports.dns or lictor.dns.listen"]);

@@ -178,7 +178,7 @@ fn told(
 ) -> Told {
     let mut out = Vec::new();
     responder.respond(
-        &View { catalog: Some(catalog), settings, zones: &StaticZones::default() },
+        &View { catalog: Some(catalog), settings, zones: &StaticZones::default(), fresh: true },
         asker,
         packet,
         &mut out,

@@ -461,6 +461,7 @@ impl SocketRoads {
             catalog: Arc::new(ArcSwapOption::empty()),
             settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
             zones: Arc::default(),
+            fresh: Arc::new(true.into()),
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
         let mut bind = |udp_batch| {
@@ -484,7 +485,7 @@ impl SocketRoads {
             [("the fast answer", Responder::new(1)), ("the plain answer", Responder::plain(2))]
         {
             let mut out = Vec::new();
-            let view = View { catalog: Some(catalog), settings, zones: &StaticZones::default() };
+            let view = View { catalog: Some(catalog), settings, zones: &StaticZones::default(), fresh: true };
             match responder.respond(&view, &question.asker, &question.packet, &mut out) {
                 Outcome::Answered => replies.push((road, Some(out))),
                 Outcome::Silent => replies.push((road, None)),
@@ -554,7 +555,8 @@ fn before_the_first_catalog() {
     let ours = question("pay.service.consul A edns 1232");
     let others = question("example.com A");
     let mut out = Vec::new();
-    let view = View { catalog: None, settings: &Settings::default(), zones: &StaticZones::default() };
+    let view =
+        View { catalog: None, settings: &Settings::default(), zones: &StaticZones::default(), fresh: true };
     Responder::new(1).respond(&view, &ours.asker, &ours.packet, &mut out);
     compare(Some(&out), &["SERVFAIL aa".into(), "edns 4096".into(), "ede 14".into()], 0).unwrap();
     Responder::new(1).respond(&view, &others.asker, &others.packet, &mut out);

@@ -89,6 +89,7 @@ fn every_packet_gets_what_it_deserves() {
                 catalog: known.then_some(&catalog),
                 settings: &settings,
                 zones: &StaticZones::default(),
+                fresh: random.u8(..8) > 0,
             };
             responder.respond(&view, &asker, &packet, &mut out);
             if let Err(fault) = judge(&packet, &out, &settings, transport) {

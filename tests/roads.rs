@@ -395,6 +395,7 @@ fn published() -> Published {
         catalog: Arc::new(ArcSwapOption::from_pointee(catalog)),
         settings: Arc::default(),
         zones: Arc::default(),
+        fresh: Arc::new(true.into()),
     }
 }
 
@@ -405,7 +406,7 @@ fn expected(packet: &[u8], transport: Transport) -> Vec<u8> {
     let published = published();
     let catalog = published.catalog.load();
     let (settings, zones) = (published.settings.load(), published.zones.load());
-    let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
+    let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones, fresh: true };
     Responder::new(7).respond(&view, &asker, packet, &mut reply);
     assert!(!reply.is_empty());
     reply

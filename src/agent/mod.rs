@@ -7,6 +7,7 @@
 
 mod activation;
 mod api;
+mod data_dir;
 mod keep;
 mod local;
 pub mod port;
@@ -15,7 +16,6 @@ mod sync;
 use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -42,6 +42,7 @@ use sync::Scope;
 
 pub use activation::Activation;
 pub use check::use_ring;
+pub use data_dir::DataDir;
 pub use keep::node_id;
 pub use local::{Change, Local, Source, Unknown};
 
@@ -84,8 +85,20 @@ pub struct Settings {
     pub dns_addrs: Vec<SocketAddr>,
     pub http_addrs: Vec<SocketAddr>,
     pub activation: Activation,
-    /// Where what was registered outlives the process; without it nothing does.
-    pub data_dir: Option<PathBuf>,
+    pub keeping: Keeping,
+}
+
+/// What an agent keeps, and where.
+#[derive(Debug)]
+pub struct Keeping {
+    /// `None` keeps nothing.
+    pub data_dir: Option<DataDir>,
+    /// Keep the datacenter's state there, too; in memory otherwise.
+    pub state: bool,
+    /// Whether this server may begin a datacenter where none is kept yet.
+    pub may_begin: bool,
+    /// Nothing is written while fewer bytes are free on the disk of the data directory.
+    pub free_bytes_min: u64,
 }
 
 /// Reads the configuration again: given by whoever knows where it stands.
@@ -99,6 +112,8 @@ pub struct Agent {
     kept: Option<tokio::task::JoinHandle<()>>,
     raft: Stoppable<tokio::task::JoinHandle<()>>,
     services: CancellationToken,
+    /// Given back when everything has ended.
+    _data_dir: Option<DataDir>,
 }
 
 /// A part that is stopped by itself, in its turn.
@@ -146,17 +161,19 @@ const TOLD_MAX: usize = 1024;
 const REAP_EVERY: Duration = Duration::from_secs(30);
 /// Each part is given so long to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-/// Of the log, before it is cut behind a snapshot.
-const LOG_BYTES_MAX: usize = 1 << 20;
+/// Of the log, before it is cut behind a snapshot; on disk, and in memory.
+const LOG_BYTES_MAX: [usize; 2] = [16 << 20, 1 << 20];
 
 impl Agent {
-    /// Binds, starts everything, and returns once this server leads and its own rows are there.
+    /// Binds, starts everything, and returns once this server leads and its own rows are there. Names are answered before
+    /// that, from what was kept, and said to be stale.
     ///
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, mut reloadable, checks, dns_addrs, http_addrs, activation, data_dir } =
+        let Settings { identity, mut reloadable, checks, dns_addrs, http_addrs, activation, keeping } =
             settings;
+        let data_dir = keeping.data_dir;
         let (dns_addrs, http_addrs) = (activation.dns_addrs(&dns_addrs), activation.http_addrs(&http_addrs));
         let listeners = dns::Listeners::of(&dns_addrs).map_err(|dns::Twice(addr)| {
             format!("DNS address {addr} is configured and handed over, as two")
@@ -172,15 +189,20 @@ impl Agent {
         let http_server = http::Server::bind_beside(&http_addrs, activation.http)
             .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.addr)))?;
         let raft_stop = CancellationToken::new();
+        let folder = data_dir.as_ref().filter(|_| keeping.state).map(|data_dir| data_dir.path().join("raft"));
         let raft_settings = raft::Settings {
             address: (identity.advertise, identity.server_port).into(),
-            log_bytes_max: LOG_BYTES_MAX,
+            log_bytes_max: LOG_BYTES_MAX[usize::from(folder.is_none())],
+            folder,
+            may_begin: keeping.may_begin,
+            free_bytes_min: keeping.free_bytes_min,
         };
-        let (raft, raft_task) = Raft::start(raft_settings, raft_stop.clone()).await?;
+        let (raft, raft_task) = Raft::open(raft_settings, raft_stop.clone()).await?;
         let (told, tells) = mpsc::channel(TOLD_MAX);
         let mut local = Local::default();
         local.reload(take(&mut reloadable.services), take(&mut reloadable.checks));
-        let store = data_dir.map(|data_dir| Store::open(&data_dir, &mut local)).transpose()?;
+        let data = data_dir.as_ref().map(DataDir::path);
+        let store = data.map(|path| Store::open(path, &mut local)).transpose()?;
         let (keeper, queue) = keep::keeper();
         let targets = Arc::new(Targets { node: identity.node_name.clone(), raft: raft.clone() });
         let runner = Runner::new(checks, told, targets);
@@ -205,6 +227,7 @@ impl Agent {
             catalog: shared.raft.published().clone(),
             settings: shared.dns.clone(),
             zones: shared.zones.clone(),
+            fresh: shared.raft.fresh().clone(),
         };
         let stop = services.clone();
         tasks.spawn(async move {
@@ -212,11 +235,12 @@ impl Agent {
                 tracing::error!(%error, "DNS ended");
             }
         });
+        shared.raft.lead().await?;
         let (ready, is_ready) = oneshot::channel();
         tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
         started
-            .map_err(|_| "this server did not become leader".to_string())?
+            .map_err(|_| "this server's own rows were not written in time".to_string())?
             .map_err(|error| error.to_string())?;
         shared.apply(reloadable);
         shared.follow(&mut shared.state());
@@ -230,7 +254,7 @@ impl Agent {
             }
         });
         let raft = Stoppable { running: raft_task, stop: raft_stop };
-        Ok(Agent { shared, tasks, kept, raft, services })
+        Ok(Agent { shared, tasks, kept, raft, services, _data_dir: data_dir })
     }
 
     /// Reads the configuration again. With any fault nothing changes.
@@ -254,6 +278,10 @@ impl Agent {
             ended = kept => {
                 self.kept = None;
                 Some(ended)
+            }
+            reason = self.shared.raft.failed() => {
+                tracing::error!(reason, "agreement has failed: this agent ends, and goes on from what is safe at its next start");
+                return;
             }
         };
         match ended {

@@ -7,7 +7,9 @@ use uuid::Uuid;
 
 use super::{Failure, Outcome, log, notify};
 use crate::{
-    agent::{Activation, Agent, COMPATIBLE_VERSION, Identity, Reloadable, Settings, node_id},
+    agent::{
+        Activation, Agent, COMPATIBLE_VERSION, DataDir, Identity, Keeping, Reloadable, Settings, node_id,
+    },
     check,
     config::{Config, FlagError, Flags, Scripts, load, parse_flags},
 };
@@ -35,6 +37,7 @@ pub fn run(arguments: Vec<String>) -> Outcome {
 
 /// The life of an agent, to its exit code.
 async fn live(flags: Flags, config: Config, activation: Activation, level: log::LevelHandle) -> Outcome {
+    let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose().map_err(Failure::new)?;
     let node_id = node_id(config.data_dir.as_deref(), config.node_id).map_err(Failure::new)?;
     let identity = identity(&config, node_id);
     if !config.log.json {
@@ -55,7 +58,12 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
         dns_addrs: config.dns_addrs.clone(),
         http_addrs: config.http_addrs.clone(),
         activation,
-        data_dir: config.data_dir.clone(),
+        keeping: Keeping {
+            data_dir,
+            state: !config.dev,
+            may_begin: config.may_begin,
+            free_bytes_min: config.free_bytes_min,
+        },
     };
     let mut agent = match Agent::start(settings, reread).await {
         Ok(agent) => agent,
@@ -175,7 +183,7 @@ fn banner(config: &Config, identity: &Identity) {
         ("Node ID", format!("'{}'", identity.node_id)),
         ("Node name", format!("'{}'", identity.node_name)),
         ("Datacenter", format!("'{}' (Segment: '<all>')", identity.datacenter)),
-        ("Server", format!("{} (Bootstrap: {})", config.server, config.dev)),
+        ("Server", format!("{} (Bootstrap: {})", config.server, config.may_begin)),
         ("Client Addr", format!("[{}] (HTTP: {http}, DNS: {dns})", clients.join(" "))),
         ("Cluster Addr", format!("{} (LAN: {})", identity.advertise, identity.serf_lan_port)),
     ];

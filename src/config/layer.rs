@@ -56,6 +56,7 @@ pub struct Layer {
     pub log_level: Option<String>,
     pub log_json: Option<bool>,
     pub pid_file: Option<String>,
+    pub free_bytes_min: Option<u64>,
 }
 
 /// Reads a tree without its definitions; what is left of it is unknown.
@@ -81,10 +82,8 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
 }
 
 fn read_identity(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
-    for key in ["primary_datacenter", "bootstrap", "bootstrap_expect"] {
-        if let Some(place) = top.place(key) {
-            findings.warn(&place, keys::notice(key));
-        }
+    if let Some(place) = top.place("primary_datacenter") {
+        findings.warn(&place, keys::notice("primary_datacenter"));
     }
     layer.node_name = top.text("node_name", findings);
     layer.node_id = read_node_id(top, findings);
@@ -365,6 +364,8 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
 fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     let Some(mut own) = top.block("lictor", findings) else { return };
     layer.dns.recursion.from = recursors::read_networks(&mut own, findings);
+    let free = own.count("free_bytes_min", i64::MAX, findings);
+    layer.free_bytes_min = free.and_then(|bytes| u64::try_from(bytes).ok());
     if let Some(mut block) = own.block("dns", findings) {
         layer.dns_listen = read_listen(&mut block, findings);
         let dns = &mut layer.dns;

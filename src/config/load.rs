@@ -76,6 +76,8 @@ impl fmt::Display for Faults {
 fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut Findings) -> Option<Config> {
     let (server, scripts) = (layer.server.unwrap_or(flags.dev), scripts(&layer));
     check_bootstrap(&layer, flags, server, findings);
+    let bootstrap_expect = layer.bootstrap_expect.as_ref().map_or(0, |(count, _)| *count);
+    let may_begin = layer.bootstrap.unwrap_or(flags.dev) || bootstrap_expect == 1;
     check_data_dir(&layer, flags, findings);
     let datacenter = layer.datacenter.unwrap_or_else(|| "dc1".into());
     let node_name = layer.node_name.filter(|name| !name.is_empty()).unwrap_or_else(host_name);
@@ -117,6 +119,9 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         datacenter,
         dev: flags.dev,
         server,
+        may_begin,
+        bootstrap_expect: u32::try_from(bootstrap_expect).unwrap_or(u32::MAX),
+        free_bytes_min: layer.free_bytes_min.unwrap_or(FREE_BYTES_MIN),
         data_dir: layer.data_dir.map(|(path, _)| PathBuf::from(path)),
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),
@@ -179,7 +184,10 @@ fn warn_of_remote_scripts(layer: &Layer, findings: &mut Findings) {
     }
 }
 
-/// Who may begin a cluster. The keys have no effect yet, and are wrong all the same.
+/// As much as the log may grow to, and its transactions with it, several times.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
+/// Who may begin a datacenter.
 fn check_bootstrap(layer: &Layer, flags: &Flags, server: bool, findings: &mut Findings) {
     let (expect, place) = layer.bootstrap_expect.clone().unwrap_or_default();
     let bootstrap = layer.bootstrap.unwrap_or(flags.dev);

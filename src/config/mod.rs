@@ -46,7 +46,13 @@ pub struct Config {
     pub datacenter: String,
     pub dev: bool,
     pub server: bool,
+    /// Whether this server may begin a datacenter where none is kept yet.
+    pub may_begin: bool,
+    /// Servers to wait for before a datacenter begins; 0 where nothing was said.
+    pub bootstrap_expect: u32,
     pub data_dir: Option<PathBuf>,
+    /// Nothing is written while fewer bytes are free on its disk.
+    pub free_bytes_min: u64,
     /// Where agents reach this one.
     pub advertise: IpAddr,
     pub advertise_wan: IpAddr,
@@ -91,8 +97,11 @@ impl Config {
     pub fn refusal(&self) -> Option<String> {
         if !self.server {
             Some("server = false: a client agent needs members to find its servers by, and lictor has none yet; start with server = true or -dev".into())
-        } else if !self.dev {
-            Some("without -dev a server keeps its state on disk, and lictor cannot do that yet; start with -dev (nothing is kept)".into())
+        } else if self.bootstrap_expect > 1 {
+            Some(format!(
+                "bootstrap_expect = {}: a datacenter of several servers needs members to find them by, and lictor has none yet; expected bootstrap_expect = 1",
+                self.bootstrap_expect
+            ))
         } else {
             None
         }
@@ -106,6 +115,9 @@ impl Config {
             ("datacenter", self.datacenter != other.datacenter),
             ("server", self.server != other.server),
             ("data_dir", self.data_dir != other.data_dir),
+            ("lictor.free_bytes_min", self.free_bytes_min != other.free_bytes_min),
+            ("bootstrap", self.may_begin != other.may_begin),
+            ("bootstrap_expect", self.bootstrap_expect != other.bootstrap_expect),
             ("advertise_addr", self.advertise != other.advertise),
             ("advertise_addr_wan", self.advertise_wan != other.advertise_wan),
             ("domain", self.dns.domain != other.dns.domain),

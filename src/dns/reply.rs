@@ -41,6 +41,8 @@ pub struct View<'a> {
     pub catalog: Option<&'a Catalog>,
     pub settings: &'a Settings,
     pub zones: &'a StaticZones,
+    /// Whether everything that was acknowledged is in the catalog; what is answered otherwise is said to be stale.
+    pub fresh: bool,
 }
 
 /// What became of a packet.
@@ -91,6 +93,8 @@ const TCP_BYTES_MAX: usize = 65535;
 const NOT_OURS: Ede = Ede { code: 20, text: "not one of our zones, and no recursion here" };
 const NOT_FOR_YOU: Ede = Ede { code: 18, text: "no recursion for your address" };
 const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
+const STALE: Ede = Ede { code: 3, text: "from before a restart; what came last is not in yet" };
+const STALE_NXDOMAIN: Ede = Ede { code: 19, ..STALE };
 const QR: u8 = 0x80;
 const AA: u8 = 0x04;
 const TC: u8 = 0x02;
@@ -168,7 +172,7 @@ impl Responder {
         };
         let zone_at = QUESTION_AT + name.offset(depth);
         let fast = match &lookup {
-            Lookup::Service { service, tag } if self.fast && !settings.disable_compression => {
+            Lookup::Service { service, tag } if self.fast && view.fresh && !settings.disable_compression => {
                 let room = (&mut self.assembly, &mut self.texts, &mut self.random);
                 assemble(&asked, service, tag.as_ref(), query, &limits, zone_at, room, out)
             }
@@ -180,6 +184,10 @@ impl Responder {
             Assembled::NoneReady { any } => asked.none_ready(any),
             Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
         };
+        if !view.fresh {
+            let is_negative = answer.rcode == Some(Rcode::NxDomain);
+            answer.ede = Some(if is_negative { STALE_NXDOMAIN } else { STALE });
+        }
         let of_service = matches!(lookup, Lookup::Service { .. });
         if of_service && query.qtype != kind::SRV && settings.a_record_limit > 0 {
             answer.cut(settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));

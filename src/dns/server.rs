@@ -5,7 +5,10 @@ use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
@@ -56,6 +59,14 @@ pub struct Published {
     pub catalog: Arc<ArcSwapOption<Catalog>>,
     pub settings: Arc<ArcSwap<Settings>>,
     pub zones: Arc<ArcSwap<StaticZones>>,
+    /// Set once everything that was acknowledged is in the catalog.
+    pub fresh: Arc<AtomicBool>,
+}
+
+impl Published {
+    pub fn is_fresh(&self) -> bool {
+        self.fresh.load(Ordering::Acquire)
+    }
 }
 
 /// An address that cannot be had. Nothing was left bound.

@@ -178,9 +178,10 @@ impl Connection {
             && self.awaited < self.limits.errands_max
             && let Some(message) = next_message(&mut self.inbox)
         {
-            let Published { catalog, settings, zones } = &self.published;
+            let Published { catalog, settings, zones, .. } = &self.published;
             let (catalog, settings, zones) = (catalog.load(), settings.load(), zones.load());
-            let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
+            let fresh = self.published.is_fresh();
+            let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones, fresh };
             let asker = Asker { transport: Transport::Tcp, from: self.seat.client };
             let mut reply = std::mem::take(&mut self.reply);
             match self.responder.respond(&view, &asker, &message, &mut reply) {

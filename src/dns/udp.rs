@@ -45,7 +45,8 @@ pub async fn serve(socket: UdpSocket, published: Published, errands: Errands, sh
         reply.clear();
         let (catalog, settings) = (published.catalog.load_full(), published.settings.load_full());
         let zones = published.zones.load_full();
-        let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones };
+        let fresh = published.is_fresh();
+        let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones, fresh };
         let outcome = responder.respond(&view, &asker, &packet[..length], &mut reply);
         if let Outcome::Later(errand) = outcome {
             let socket = socket.clone();

@@ -135,10 +135,17 @@ fn answer(
         socket,
         doze,
         stopping,
-        || (published.catalog.load(), published.settings.load(), published.zones.load()),
-        |(catalog, settings, zones), from, packet, reply| {
+        || {
+            (
+                published.catalog.load(),
+                published.settings.load(),
+                published.zones.load(),
+                published.is_fresh(),
+            )
+        },
+        |(catalog, settings, zones, fresh), from, packet, reply| {
             let asker = Asker { transport: Transport::Udp, from: from.ip() };
-            let view = View { catalog: catalog.as_deref(), settings, zones };
+            let view = View { catalog: catalog.as_deref(), settings, zones, fresh: *fresh };
             if let Outcome::Later(errand) = responder.respond(&view, &asker, packet, reply) {
                 let socket = socket.clone();
                 // As in `Replies::send`: what the system does not take at once is lost.

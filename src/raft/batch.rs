@@ -1,11 +1,16 @@
 //! One task turns all commands that wait into one log entry, with one entry under way at a time: while it is written
 //! the next batch gathers. Measured against an entry per command, that is six times the writes.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Types, log};
+use super::{Types, log, snapshot::Snapshots, space::Space};
 use crate::catalog::{Command, Reply};
 
 /// Why a command is not known to be applied.
@@ -17,6 +22,9 @@ pub enum ProposeError {
     /// Too many commands wait already. Nothing was written: try again later.
     #[error("rate limit exceeded for operation that can only be performed by the leader, try again later")]
     Overloaded,
+    /// Too little is free on the disk. Nothing was written: try again when there is more.
+    #[error("the disk of the data directory is almost full: nothing is written until there is space again")]
+    DiskFull,
     /// The outcome is not known; the write may still happen: repeat only what is idempotent.
     #[error("leadership lost while committing log")]
     Unknown,
@@ -31,10 +39,14 @@ pub struct Proposal {
     reply: oneshot::Sender<Result<Reply, ProposeError>>,
 }
 
-/// What the log may hold before it is cut behind a snapshot.
-pub struct LogBounds {
+/// What the log may hold before it is cut behind a snapshot, and what must be free for it to grow.
+pub struct Bounds {
     pub log: log::Log,
     pub bytes_max: usize,
+    /// `None` where nothing is kept on a disk.
+    pub kept: Option<(Snapshots, Space)>,
+    /// Commands that were refused because too little was free.
+    pub refused: Arc<AtomicU64>,
 }
 
 /// Commands in one log entry; what follows waits for the next.
@@ -55,13 +67,27 @@ pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Re
 /// Runs until `shutdown`; then nothing more is taken, those that wait are told, and openraft is stopped.
 pub async fn run(
     raft: openraft::Raft<Types>,
-    bounds: LogBounds,
+    bounds: Bounds,
     mut waiting: mpsc::Receiver<Proposal>,
     shutdown: CancellationToken,
 ) {
+    let mut is_short = false;
     while let Some(Some(batch)) = shutdown.run_until_cancelled(gather(&mut waiting)).await {
+        if shutdown.is_cancelled() {
+            batch.into_iter().for_each(|proposal| answer(proposal.reply, Err(ProposeError::Stopped)));
+            break;
+        }
+        let was_short = std::mem::replace(&mut is_short, bounds.is_short());
+        if is_short != was_short {
+            bounds.tell_of_space(is_short);
+        }
+        if is_short {
+            bounds.refused.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            batch.into_iter().for_each(|proposal| answer(proposal.reply, Err(ProposeError::DiskFull)));
+            continue;
+        }
         write(&raft, batch).await;
-        if bounds.log.bytes() > bounds.bytes_max
+        if bounds.is_snapshot_due()
             && let Err(error) = raft.trigger().snapshot().await
         {
             tracing::error!(%error, "the log is not cut: consensus has ended");
@@ -73,6 +99,36 @@ pub async fn run(
     }
     if let Err(error) = raft.shutdown().await {
         tracing::error!(%error, "consensus ended badly");
+    }
+    let log = bounds.log;
+    if let Err(error) = tokio::task::spawn_blocking(move || log.close()).await {
+        tracing::error!(%error, "the log was not closed");
+    }
+}
+
+impl Bounds {
+    fn is_short(&self) -> bool {
+        self.kept.as_ref().is_some_and(|(_, space)| space.is_short_of(0))
+    }
+
+    /// A snapshot costs all there is, so the more there is, the more is written between two of them. One that the disk
+    /// has no room for is not begun.
+    fn is_snapshot_due(&self) -> bool {
+        let log_bytes = self.log.bytes();
+        log_bytes > self.bytes_max
+            && self.kept.as_ref().is_none_or(|(snapshots, space)| {
+                let last = snapshots.bytes();
+                log_bytes as u64 > last && !space.is_short_of(last + log_bytes as u64)
+            })
+    }
+
+    fn tell_of_space(&self, is_short: bool) {
+        let Some((_, space)) = &self.kept else { return };
+        if is_short {
+            tracing::error!("{space}: writes are refused until there is more");
+        } else {
+            tracing::info!("there is space again: writes are taken");
+        }
     }
 }
 

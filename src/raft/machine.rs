@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 use openraft::{
-    BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot, SnapshotMeta,
-    StorageError, StoredMembership, storage::RaftStateMachine,
+    AnyError, BasicNode, Entry, EntryPayload, LogId, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    SnapshotMeta, StorageError, StorageIOError, StoredMembership, storage::RaftStateMachine,
 };
 
-use super::{Published, Types, Waiters};
+use super::{
+    Published, Types, Waiters,
+    snapshot::{SnapshotError, Snapshots},
+};
 use crate::catalog::{Catalog, Reply, Topic};
 
 pub struct Machine {
@@ -17,7 +20,10 @@ pub struct Machine {
     applied: Option<LogId<u64>>,
     membership: StoredMembership<u64, BasicNode>,
     publisher: Publisher,
-    snapshot: Option<Taken>,
+    /// Where snapshots are kept; in memory, where there is no such place.
+    snapshots: Option<Snapshots>,
+    /// The newest, where it is in memory: always without a disk; with one, until it was asked for once.
+    taken: Option<Taken>,
 }
 
 /// A catalog at a point of the log. Taking one costs nothing: it shares all it holds with the catalog it was taken of.
@@ -25,6 +31,7 @@ pub struct Machine {
 pub struct Taken {
     meta: SnapshotMeta<u64, BasicNode>,
     catalog: Catalog,
+    snapshots: Option<Snapshots>,
 }
 
 type Stored<T> = Result<T, StorageError<u64>>;
@@ -36,8 +43,29 @@ impl Machine {
             applied: None,
             membership: StoredMembership::default(),
             publisher: Publisher { published, waiters, retired: Vec::new() },
-            snapshot: None,
+            snapshots: None,
+            taken: None,
         }
+    }
+
+    /// Goes on from the newest snapshot, and publishes what it says.
+    ///
+    /// # Errors
+    /// Where it is damaged: then nothing of it is served.
+    pub fn recover(&mut self, snapshots: Snapshots) -> Result<(), SnapshotError> {
+        if let Some((meta, catalog)) = snapshots.newest()? {
+            self.replace(&meta, catalog);
+            self.taken = Some(Taken { meta, catalog: self.catalog.clone(), snapshots: None });
+        }
+        self.snapshots = Some(snapshots);
+        Ok(())
+    }
+
+    fn replace(&mut self, meta: &SnapshotMeta<u64, BasicNode>, catalog: Catalog) {
+        self.catalog = catalog;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publisher.publish(self.catalog.clone(), &AHashSet::new());
     }
 }
 
@@ -85,8 +113,8 @@ impl RaftStateMachine<Types> for Machine {
             last_membership: self.membership.clone(),
             snapshot_id: id,
         };
-        let taken = Taken { meta, catalog: self.catalog.clone() };
-        self.snapshot = Some(taken.clone());
+        let taken = Taken { meta, catalog: self.catalog.clone(), snapshots: self.snapshots.clone() };
+        self.taken = self.snapshots.is_none().then(|| taken.clone());
         taken
     }
 
@@ -99,27 +127,49 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta<u64, BasicNode>,
         catalog: Box<Catalog>,
     ) -> Stored<()> {
-        self.catalog = *catalog;
-        self.applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
-        self.snapshot = Some(Taken { meta: meta.clone(), catalog: self.catalog.clone() });
-        self.publisher.publish(self.catalog.clone(), &AHashSet::new());
+        let taken = Taken { meta: meta.clone(), catalog: *catalog, snapshots: self.snapshots.clone() };
+        taken.keep().await?;
+        self.replace(meta, taken.catalog.clone());
+        self.taken = self.snapshots.is_none().then_some(taken);
         self.publisher.waiters.wake_all();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Stored<Option<Snapshot<Types>>> {
-        Ok(self.snapshot.clone().map(Taken::into_snapshot))
+        let Some(snapshots) = self.snapshots.clone() else {
+            return Ok(self.taken.clone().map(Taken::into_snapshot));
+        };
+        if let Some(taken) = self.taken.take() {
+            return Ok(Some(taken.into_snapshot()));
+        }
+        let read = tokio::task::spawn_blocking(move || snapshots.newest().map_err(|error| error.to_string()));
+        let newest = read.await.unwrap_or_else(|error| Err(error.to_string()));
+        let newest = newest.map_err(|text| StorageIOError::read_snapshot(None, AnyError::error(text)))?;
+        Ok(newest.map(|(meta, catalog)| Snapshot { meta, snapshot: Box::new(catalog) }))
     }
 }
 
 impl RaftSnapshotBuilder<Types> for Taken {
     async fn build_snapshot(&mut self) -> Stored<Snapshot<Types>> {
+        self.keep().await?;
         Ok(self.clone().into_snapshot())
     }
 }
 
 impl Taken {
+    /// Writes it to where snapshots are kept, if there is such a place.
+    async fn keep(&self) -> Stored<()> {
+        let Some(snapshots) = self.snapshots.clone() else { return Ok(()) };
+        let (meta, catalog) = (self.meta.clone(), self.catalog.clone());
+        let write = move || {
+            snapshots.write(&meta, &catalog).map_err(|error| format!("cannot write a snapshot: {error}"))
+        };
+        let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.to_string()));
+        written.map_err(|text| {
+            StorageIOError::write_snapshot(Some(self.meta.signature()), AnyError::error(text)).into()
+        })
+    }
+
     fn into_snapshot(self) -> Snapshot<Types> {
         Snapshot { meta: self.meta, snapshot: Box::new(self.catalog) }
     }

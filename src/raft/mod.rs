@@ -1,20 +1,35 @@
 //! Agreement: commands go in, and the same catalog comes out on every server. This room alone knows openraft; it does
-//! not know what a command means, nor who asks for the catalog. One voter, its log in memory.
+//! not know what a command means, nor who asks for the catalog. One voter; its log is on disk, or in memory for `-dev`.
 //!
 //! ```text
 //! propose ─> batch ─one entry for all that wait─> openraft ─> log ─> machine ─publishes─> Arc<Catalog> ─> waiters
+//!                                                              └─> disk     └─> snapshot
 //! ```
 
 mod batch;
+mod disk;
 mod log;
 mod machine;
 mod network;
+mod snapshot;
+mod space;
+mod stored;
 mod waiters;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
-use openraft::{BasicNode, Config, SnapshotPolicy};
+use openraft::{BasicNode, Config, LogId, SnapshotPolicy};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -41,8 +56,22 @@ pub type Published = Arc<ArcSwapOption<Catalog>>;
 pub struct Settings {
     /// Where this server answers other servers; its address in the configuration of voters.
     pub address: SocketAddr,
-    /// The log is cut behind a snapshot when its entries hold more than this, as written out.
+    /// The log is cut behind a snapshot when its entries hold more than this, as written out, and more than the last
+    /// snapshot.
     pub log_bytes_max: usize,
+    /// Where log and snapshots are kept; `None` keeps both in memory.
+    pub folder: Option<PathBuf>,
+    /// Whether this server may begin a datacenter where nothing is kept yet.
+    pub may_begin: bool,
+    /// Nothing is written while fewer bytes are free on the disk of `folder`.
+    pub free_bytes_min: u64,
+}
+
+impl Settings {
+    /// Of a server that keeps nothing.
+    pub fn in_memory(address: impl Into<SocketAddr>, log_bytes_max: usize) -> Self {
+        Settings { address: address.into(), log_bytes_max, folder: None, may_begin: true, free_bytes_min: 0 }
+    }
 }
 
 /// A handle to this server's part in agreement.
@@ -53,7 +82,28 @@ pub struct Raft {
     waiters: Arc<Waiters>,
     consensus: openraft::Raft<Types>,
     log: log::Log,
+    /// The end of the log when it was opened: what is published is not fresh before it was applied.
+    tail: Option<LogId<u64>>,
+    fresh: Arc<AtomicBool>,
+    refused: Arc<AtomicU64>,
     address: SocketAddr,
+    may_begin: bool,
+}
+
+/// What is kept, once it is open.
+struct Kept {
+    log: log::Log,
+    snapshots: snapshot::Snapshots,
+    space: space::Space,
+}
+
+/// Figures of this server's part in agreement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// What the log holds now, as written out.
+    pub log_bytes: usize,
+    /// Commands that were refused because too little was free on the disk.
+    pub refused_for_space: u64,
 }
 
 /// The only voter's id; ids of several servers come with their membership.
@@ -65,21 +115,45 @@ const LOG_ENTRIES_KEPT: u64 = 0;
 /// Nobody listens to a lone voter's heartbeats, and openraft's clock ticks at 1.5 times this interval.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 const ELECTION: Duration = Duration::from_secs(120);
-/// A lone voter has only itself to ask; what takes longer is a fault.
-const ELECTED_WITHIN: Duration = Duration::from_secs(10);
+/// A lone voter has only itself and its disk to ask; what takes longer is a fault.
+const ELECTED_WITHIN: Duration = Duration::from_secs(60);
 
 impl Raft {
-    /// Starts as the only voter, which elects itself at once. The task ends when `shutdown` is cancelled: it takes no
-    /// more proposals, answers those that wait, and stops openraft.
+    /// Opens what is kept, and publishes what is known so far: it may be answered as stale. Nobody leads yet. The task
+    /// ends when `shutdown` is cancelled: it takes no more proposals, answers those that wait, and stops openraft.
     ///
     /// # Errors
-    /// What openraft says of its settings or its storage.
-    pub async fn start(
+    /// What openraft says of its settings, and whatever of log or snapshots is damaged or cannot be had, by name.
+    pub async fn open(
         settings: Settings,
         shutdown: CancellationToken,
     ) -> Result<(Raft, JoinHandle<()>), String> {
+        let kept = match settings.folder.clone() {
+            None => None,
+            Some(folder) => {
+                let open = move || Kept::open(folder, settings.free_bytes_min);
+                let opened = tokio::task::spawn_blocking(open).await;
+                Some(opened.unwrap_or_else(|error| Err(error.to_string()))?)
+            }
+        };
+        Self::open_on(settings, kept, shutdown).await
+    }
+
+    async fn open_on(
+        settings: Settings,
+        kept: Option<Kept>,
+        shutdown: CancellationToken,
+    ) -> Result<(Raft, JoinHandle<()>), String> {
+        let Settings { address, log_bytes_max, may_begin, .. } = settings;
         let (published, waiters) = (Published::default(), Arc::new(Waiters::default()));
-        let machine = machine::Machine::new(published.clone(), waiters.clone());
+        let mut machine = machine::Machine::new(published.clone(), waiters.clone());
+        let (log, kept) = match kept {
+            None => (log::Log::default(), None),
+            Some(Kept { log, snapshots, space }) => {
+                machine.recover(snapshots.clone()).map_err(|error| error.to_string())?;
+                (log, Some((snapshots, space)))
+            }
+        };
         let config = Config {
             cluster_name: "lictor".into(),
             heartbeat_interval: HEARTBEAT.as_millis() as u64,
@@ -93,18 +167,67 @@ impl Raft {
             ..Config::default()
         };
         let config = Arc::new(config.validate().map_err(|error| error.to_string())?);
-        let log = log::Log::default();
+        let tail = log.last();
         let consensus = openraft::Raft::new(VOTER, config, network::Nobody, log.clone(), machine)
             .await
             .map_err(|error| error.to_string())?;
-        let voters = BTreeMap::from([(VOTER, BasicNode::new(settings.address))]);
-        consensus.initialize(voters).await.map_err(|error| error.to_string())?;
-        let metrics = consensus.wait(Some(ELECTED_WITHIN));
-        metrics.current_leader(VOTER, "a lone voter leads").await.map_err(|error| error.to_string())?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
-        let log_bounds = batch::LogBounds { log: log.clone(), bytes_max: settings.log_bytes_max };
-        let task = tokio::spawn(batch::run(consensus.clone(), log_bounds, waiting, shutdown));
-        Ok((Raft { proposals, published, waiters, consensus, log, address: settings.address }, task))
+        let refused = Arc::default();
+        let bounds =
+            batch::Bounds { log: log.clone(), bytes_max: log_bytes_max, kept, refused: Arc::clone(&refused) };
+        let task = tokio::spawn(batch::run(consensus.clone(), bounds, waiting, shutdown));
+        let fresh = Arc::default();
+        let raft =
+            Raft { proposals, published, waiters, consensus, log, tail, fresh, refused, address, may_begin };
+        Ok((raft, task))
+    }
+
+    /// Begins, or goes on, as the only voter, which elects itself at once; returns when it leads and all that the log
+    /// held at its opening is applied.
+    ///
+    /// # Errors
+    /// Where that does not come about.
+    pub async fn lead(&self) -> Result<(), String> {
+        let consensus = &self.consensus;
+        if consensus.is_initialized().await.map_err(|error| error.to_string())? {
+            consensus.trigger().elect().await.map_err(|error| error.to_string())?;
+        } else if !self.may_begin {
+            return Err("no datacenter is kept here yet, and this server may not begin one: bootstrap_expect = 1 lets it".into());
+        } else {
+            let voters = BTreeMap::from([(VOTER, BasicNode::new(self.address))]);
+            consensus.initialize(voters).await.map_err(|error| error.to_string())?;
+        }
+        let metrics = consensus.wait(Some(ELECTED_WITHIN));
+        let tail = self.tail;
+        let is_caught_up = move |metrics: &openraft::RaftMetrics<u64, BasicNode>| {
+            metrics.current_leader == Some(VOTER) && metrics.last_applied >= tail
+        };
+        let caught_up = metrics.metrics(is_caught_up, "a lone voter leads, and has applied its log").await;
+        caught_up.map_err(|error| self.failure().unwrap_or_else(|| error.to_string()))?;
+        self.fresh.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Set once everything acknowledged before this server's start is published: until then what is published may be
+    /// stale.
+    pub fn fresh(&self) -> &Arc<AtomicBool> {
+        &self.fresh
+    }
+
+    /// Ends when agreement has failed for good, and says why: the process should end, too.
+    pub async fn failed(&self) -> String {
+        let mut metrics = self.consensus.metrics();
+        let ended = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+        let reason = match ended {
+            Ok(metrics) => metrics.running_state.as_ref().err().map(|fatal| fatal.to_string()),
+            Err(_) => None,
+        };
+        self.failure().or(reason).unwrap_or_else(|| "consensus ended".into())
+    }
+
+    /// Why the log's writer ended, if it has.
+    fn failure(&self) -> Option<String> {
+        self.log.failure().and_then(|failure| failure.borrow().clone())
     }
 
     /// Puts a command to the log, and gives what applying it came to.
@@ -145,9 +268,23 @@ impl Raft {
         self.consensus.metrics().borrow().current_leader == Some(VOTER)
     }
 
-    /// What the log holds now, as written out.
-    pub fn log_bytes(&self) -> usize {
-        self.log.bytes()
+    pub fn stats(&self) -> Stats {
+        Stats { log_bytes: self.log.bytes(), refused_for_space: self.refused.load(Ordering::Relaxed) }
+    }
+}
+
+impl Kept {
+    /// Waits for the disk.
+    fn open(folder: PathBuf, free_bytes_min: u64) -> Result<Kept, String> {
+        fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let (disk, found) = disk::Disk::open(&folder).map_err(|error| error.to_string())?;
+        let snapshots =
+            snapshot::Snapshots::open(&folder.join("snapshots")).map_err(|error| error.to_string())?;
+        Ok(Kept {
+            log: log::Log::on(disk, found),
+            snapshots,
+            space: space::Space::of(folder, free_bytes_min),
+        })
     }
 }
 

@@ -1,4 +1,7 @@
-//! Commands through a real openraft, from many proposers.
+//! Commands through a real openraft, from many proposers; on disks of every kind in `disks`.
+
+mod disks;
+mod simulated;
 
 use std::{future::Future, pin::pin, task::Poll};
 
@@ -67,7 +70,7 @@ async fn commands_that_wait_share_an_entry_and_keep_their_replies() {
     }
     raft.catalog().assert_consistent();
     assert_eq!(raft.catalog().index(), 64 * 40);
-    assert!(raft.log.appended() < 64 * 50 / 2, "{} entries for 3,200 commands", raft.log.appended());
+    assert!(appended(&raft) < 64 * 50 / 2, "{} entries for 3,200 commands", appended(&raft));
     raft.stop().await;
 }
 
@@ -75,7 +78,7 @@ async fn commands_that_wait_share_an_entry_and_keep_their_replies() {
 #[tokio::test]
 async fn an_entry_is_closed_by_size_too() {
     let raft = Started::new().await;
-    let appended = raft.log.appended();
+    let before = appended(&raft);
     let mut all: Vec<_> = (0..512).map(|_| Box::pin(raft.propose(noted("ash", 4096)))).collect();
     for proposal in &mut all {
         assert_eq!(now(proposal).await, None);
@@ -83,7 +86,7 @@ async fn an_entry_is_closed_by_size_too() {
     for proposal in all {
         proposal.await.unwrap().unwrap();
     }
-    assert!(raft.log.appended() >= appended + 2);
+    assert!(appended(&raft) >= before + 2);
     raft.stop().await;
 }
 
@@ -96,7 +99,7 @@ async fn the_log_stays_small_under_endless_rewriting() {
         let command = noted(&format!("node-{}", turn % 3), 1_000 + turn);
         written += log::bytes_of(&command);
         raft.propose(command).await.unwrap().unwrap();
-        most = most.max(raft.log_bytes());
+        most = most.max(raft.stats().log_bytes);
     }
     assert!(most < 2 * BYTES_MAX && written > 20 * BYTES_MAX, "{most} bytes held of {written} written");
     raft.stop().await;
@@ -175,8 +178,9 @@ impl Started {
 
     async fn with(log_bytes_max: usize) -> Self {
         let shutdown = CancellationToken::new();
-        let settings = Settings { address: ADDRESS.into(), log_bytes_max };
-        let (raft, task) = Raft::start(settings, shutdown.clone()).await.unwrap();
+        let settings = Settings::in_memory(ADDRESS, log_bytes_max);
+        let (raft, task) = Raft::open(settings, shutdown.clone()).await.unwrap();
+        raft.lead().await.unwrap();
         Started { raft, task, shutdown }
     }
 
@@ -192,6 +196,11 @@ impl std::ops::Deref for Started {
     fn deref(&self) -> &Raft {
         &self.raft
     }
+}
+
+/// Of the newest entry.
+fn appended(raft: &Raft) -> u64 {
+    raft.log.last().map_or(0, |last| last.index)
 }
 
 /// What a future gives without waiting.

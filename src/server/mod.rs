@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::raft::Raft;
+use crate::raft::{ProposeError, Raft};
 
 pub use reconcile::{Member, reconcile};
 
@@ -32,28 +32,37 @@ async fn keep(
 ) {
     let mut ready = Some(ready);
     loop {
-        let pause = if settle(&raft, &member).await {
+        let settled = settle(&raft, &member).await;
+        if settled != Settled::NotYet {
             // Nobody may be waiting any more.
             let _ = ready.take().map(|ready| ready.send(()));
-            every
-        } else {
-            RETRY_AFTER.min(every)
-        };
+        }
+        let pause = if settled == Settled::Yes { every } else { RETRY_AFTER.min(every) };
         if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
             return;
         }
     }
 }
 
-/// Writes what must be written; says whether the rows are now as they should be.
-async fn settle(raft: &Raft, member: &Member) -> bool {
-    let Some(command) = reconcile(&raft.catalog(), member) else { return true };
+/// Whether this server's rows are as they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settled {
+    Yes,
+    NotYet,
+    /// Nothing can be written for now; what is known is served all the same.
+    NoSpace,
+}
+
+/// Writes what must be written.
+async fn settle(raft: &Raft, member: &Member) -> Settled {
+    let Some(command) = reconcile(&raft.catalog(), member) else { return Settled::Yes };
     match raft.propose(command).await {
-        Ok(Ok(_)) => return true,
+        Ok(Ok(_)) => return Settled::Yes,
+        Err(ProposeError::DiskFull) => return Settled::NoSpace,
         Ok(Err(refusal)) => tracing::error!(node = &*member.name, %refusal, "cannot register this server"),
         Err(error) => tracing::warn!(node = &*member.name, %error, "cannot register this server yet"),
     }
-    false
+    Settled::NotYet
 }
 
 #[cfg(test)]

@@ -90,8 +90,9 @@ fn what_the_agent_says_of_its_node_is_kept() {
 #[tokio::test]
 async fn the_leader_keeps_its_rows() {
     let shutdown = CancellationToken::new();
-    let settings = raft::Settings { address: ([127, 0, 0, 1], 8300).into(), log_bytes_max: 1 << 20 };
-    let (raft, agreement) = Raft::start(settings, shutdown.clone()).await.unwrap();
+    let settings = raft::Settings::in_memory(([127, 0, 0, 1], 8300), 1 << 20);
+    let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
+    raft.lead().await.unwrap();
     let (ready, is_ready) = oneshot::channel();
     let duties =
         tokio::spawn(keep(raft.clone(), member(), Duration::from_millis(1), ready, shutdown.clone()));

@@ -1,0 +1,268 @@
+//! Snapshots: a catalog at a point of the log, each in a file of its own (docs/formats.md). A file is written beside the
+//! one before it under a name that nobody reads, synced, and renamed; the one before goes only then. Knows files and
+//! checksums; not when a snapshot is due.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Read, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use openraft::{BasicNode, SnapshotMeta};
+
+use super::stored::{self, Damage};
+use crate::catalog::{Catalog, Mismatch, Row};
+
+type Meta = SnapshotMeta<u64, BasicNode>;
+
+/// The folder of snapshots. One file stands there, and for a moment two. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Snapshots {
+    folder: PathBuf,
+    /// Of the newest.
+    bytes: Arc<AtomicU64>,
+}
+
+/// Why a snapshot is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{path}: {error}", path = .0.display(), error = .1)]
+    Io(PathBuf, io::Error),
+    #[error("{path} is damaged: {fault}; expected a whole snapshot", path = .0.display(), fault = .1)]
+    Damaged(PathBuf, String),
+}
+
+/// Then a version, then frames: length, checksum over number and bytes, bytes. An empty frame is the last.
+const MAGIC: &[u8; 8] = b"lictsnap";
+const VERSION: u32 = 1;
+/// A frame is closed when it holds this much.
+const FRAME_BYTES: usize = 64 << 10;
+/// No frame of ours is longer: one row is at most what a registration may be.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+const ENDING: &str = "snapshot";
+
+impl Snapshots {
+    /// Makes the folder if it is not there, and removes what a crash left half written.
+    pub fn open(folder: &Path) -> Result<Self, SnapshotError> {
+        let snapshots = Snapshots { folder: folder.into(), bytes: Arc::default() };
+        fs::create_dir_all(folder).map_err(|error| snapshots.io(error))?;
+        for path in snapshots.files("tmp")? {
+            fs::remove_file(&path).map_err(|error| SnapshotError::Io(path, error))?;
+        }
+        if let Some(newest) = snapshots.files(ENDING)?.pop() {
+            let metadata = fs::metadata(&newest).map_err(|error| SnapshotError::Io(newest, error))?;
+            snapshots.bytes.store(metadata.len(), Ordering::Relaxed);
+        }
+        Ok(snapshots)
+    }
+
+    /// What the newest snapshot says.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or is not whole: nothing else may stand in for it, since the log behind it is gone.
+    pub fn newest(&self) -> Result<Option<(Meta, Catalog)>, SnapshotError> {
+        let Some(path) = self.files(ENDING)?.pop() else { return Ok(None) };
+        let file = File::open(&path).map_err(|error| SnapshotError::Io(path.clone(), error))?;
+        let read = read(BufReader::with_capacity(FRAME_BYTES, file));
+        read.map(Some).map_err(|fault| fault.at(path))
+    }
+
+    /// Writes one, and returns when it is safe on disk.
+    pub fn write(&self, meta: &Meta, catalog: &Catalog) -> Result<(), SnapshotError> {
+        let last = meta.last_log_id.unwrap_or_default();
+        let name = format!("{:020}-{}", last.index, last.leader_id.term);
+        let (path, temporary) =
+            (self.folder.join(format!("{name}.{ENDING}")), self.folder.join(format!("{name}.tmp")));
+        let at = |error| SnapshotError::Io(temporary.clone(), error);
+        let file = File::create(&temporary).map_err(at)?;
+        let mut out = BufWriter::with_capacity(FRAME_BYTES, file);
+        write(&mut out, meta, catalog).map_err(|fault| fault.at(temporary.clone()))?;
+        let file = out.into_inner().map_err(|error| at(error.into_error()))?;
+        file.sync_all().map_err(at)?;
+        let bytes = file.metadata().map_err(at)?.len();
+        fs::rename(&temporary, &path).map_err(at)?;
+        self.sync_folder()?;
+        self.bytes.store(bytes, Ordering::Relaxed);
+        for former in self.files(ENDING)?.into_iter().filter(|former| *former != path) {
+            fs::remove_file(&former).map_err(|error| SnapshotError::Io(former, error))?;
+        }
+        Ok(())
+    }
+
+    /// Of the newest; 0 where there is none.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// By index, since names begin with it.
+    fn files(&self, ending: &str) -> Result<Vec<PathBuf>, SnapshotError> {
+        let entries = fs::read_dir(&self.folder).map_err(|error| self.io(error))?;
+        let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let mut paths = paths.map_err(|error| self.io(error))?;
+        paths.retain(|path| path.extension().is_some_and(|own| own == ending));
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn sync_folder(&self) -> Result<(), SnapshotError> {
+        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(|error| self.io(error))
+    }
+
+    fn io(&self, error: io::Error) -> SnapshotError {
+        SnapshotError::Io(self.folder.clone(), error)
+    }
+}
+
+/// What goes wrong within a file, whose name others know.
+#[derive(Debug)]
+pub enum Fault {
+    Io(io::Error),
+    Damaged(String),
+}
+
+impl Fault {
+    fn at(self, path: PathBuf) -> SnapshotError {
+        match self {
+            Fault::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                SnapshotError::Damaged(path, "it ends before its end".into())
+            }
+            Fault::Io(error) => SnapshotError::Io(path, error),
+            Fault::Damaged(fault) => SnapshotError::Damaged(path, fault),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Io(error)
+    }
+}
+
+impl From<Damage> for Fault {
+    fn from(damage: Damage) -> Self {
+        Fault::Damaged(damage.to_string())
+    }
+}
+
+impl From<Mismatch> for Fault {
+    fn from(mismatch: Mismatch) -> Self {
+        Fault::Damaged(mismatch.to_string())
+    }
+}
+
+fn write(out: &mut impl Write, meta: &Meta, catalog: &Catalog) -> Result<(), Fault> {
+    out.write_all(MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    let mut frames = 0;
+    let mut put = |bytes: &[u8], out: &mut dyn Write| {
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        out.write_all(&length.to_le_bytes())?;
+        out.write_all(&checksum(frames, bytes).to_le_bytes())?;
+        frames += 1;
+        out.write_all(bytes)
+    };
+    put(&stored::head_bytes(meta)?, out)?;
+    let mut frame = Vec::with_capacity(2 * FRAME_BYTES);
+    for row in catalog.rows() {
+        rmp_serde::encode::write_named(&mut frame, &row)
+            .map_err(|error| Fault::Damaged(error.to_string()))?;
+        if frame.len() >= FRAME_BYTES {
+            put(&frame, out)?;
+            frame.clear();
+        }
+    }
+    if !frame.is_empty() {
+        put(&frame, out)?;
+    }
+    Ok(put(&[], out)?)
+}
+
+/// Reads a whole snapshot; anything that is not one is a fault, whatever it is.
+pub fn read(mut from: impl Read) -> Result<(Meta, Catalog), Fault> {
+    let mut magic = [0; MAGIC.len()];
+    from.read_exact(&mut magic)?;
+    if magic != *MAGIC {
+        return Err(Fault::Damaged("it does not begin as a snapshot does".into()));
+    }
+    let version = read_u32(&mut from)?;
+    if version != VERSION {
+        return Err(Fault::Damaged(format!("it is of version {version}, and this lictor reads {VERSION}")));
+    }
+    let mut frames = Frames { from, number: 0, ended: false };
+    let head = frames.next_frame()?.ok_or_else(|| Fault::Damaged("it has no head".into()))?;
+    let meta = stored::head(&head)?;
+    let catalog = Catalog::from_rows(Rows { frames: &mut frames, frame: io::Cursor::new(Vec::new()) })?;
+    if frames.from.read(&mut [0])? != 0 {
+        return Err(Fault::Damaged("something stands behind its end".into()));
+    }
+    Ok((meta, catalog))
+}
+
+struct Frames<R> {
+    from: R,
+    number: u32,
+    ended: bool,
+}
+
+impl<R: Read> Frames<R> {
+    /// `None` at the end.
+    fn next_frame(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        if self.ended {
+            return Ok(None);
+        }
+        let (length, sum) = (read_u32(&mut self.from)? as usize, read_u32(&mut self.from)?);
+        if length > FRAME_BYTES_MAX {
+            return Err(Fault::Damaged(format!("frame {} says that it has {length} bytes", self.number)));
+        }
+        let mut frame = Vec::new();
+        (&mut self.from).take(length as u64).read_to_end(&mut frame)?;
+        if frame.len() < length {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if checksum(self.number, &frame) != sum {
+            return Err(Fault::Damaged(format!(
+                "the checksum of frame {} is not that of its bytes",
+                self.number
+            )));
+        }
+        self.number += 1;
+        self.ended = frame.is_empty();
+        Ok(Some(frame).filter(|frame| !frame.is_empty()))
+    }
+}
+
+struct Rows<'a, R> {
+    frames: &'a mut Frames<R>,
+    frame: io::Cursor<Vec<u8>>,
+}
+
+impl<R: Read> Iterator for Rows<'_, R> {
+    type Item = Result<Row, Fault>;
+
+    fn next(&mut self) -> Option<Result<Row, Fault>> {
+        if self.frame.position() as usize == self.frame.get_ref().len() {
+            match self.frames.next_frame() {
+                Ok(frame) => self.frame = io::Cursor::new(frame?),
+                Err(fault) => return Some(Err(fault)),
+            }
+        }
+        Some(rmp_serde::from_read(&mut self.frame).map_err(|error| Fault::Damaged(error.to_string())))
+    }
+}
+
+fn read_u32(from: &mut impl Read) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    from.read_exact(&mut bytes)?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+fn checksum(number: u32, bytes: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&number.to_le_bytes());
+    sum.update(bytes);
+    sum.finalize()
+}
