@@ -96,10 +96,10 @@ fn a_low_port_without_the_right_to_it_is_explained() {
 }
 
 #[test]
-fn what_cannot_be_kept_or_joined_yet_does_not_start() {
+fn what_cannot_be_secured_or_joined_yet_does_not_start() {
     for (arguments, text) in [
-        (&["-server", "-data-dir=/tmp"][..], "start with -dev"),
-        (&["-data-dir=/tmp"], "server = false"),
+        (&["-server", "-data-dir=/nowhere", "-bootstrap-expect=3"][..], "bootstrap_expect = 3: "),
+        (&["-data-dir=/nowhere"], "server = false"),
         (&["-dev", "-hcl", "encrypt = \"x\""], "-ignore-security-key=encrypt"),
         (&["-dev", "-foo"], "flag provided but not defined: -foo"),
     ] {

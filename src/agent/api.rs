@@ -118,7 +118,7 @@ impl Agent for Shared {
     }
 
     fn about(&self) -> About {
-        let leads = self.raft.leader();
+        let (leads, raft) = (self.raft.leader(), self.raft.stats());
         let count = |number: usize| Text::from(number.to_string());
         let (services, checks) = {
             let state = self.state();
@@ -170,7 +170,9 @@ impl Agent for Shared {
                 section(
                     "raft",
                     text(&[
+                        ("log_bytes", &raft.log_bytes.to_string()),
                         ("num_peers", "0"),
+                        ("refused_for_space", &raft.refused_for_space.to_string()),
                         ("state", if leads.is_some() { "Leader" } else { "Follower" }),
                     ]),
                 ),

@@ -59,7 +59,10 @@ impl DataDir {
 }
 
 fn check_format(path: &Path, text: &str) -> Result<(), String> {
-    let version = text.strip_prefix(FORMAT).and_then(|rest| rest.trim_end().parse::<u32>().ok());
+    let version = text
+        .strip_prefix(FORMAT)
+        .and_then(|rest| rest.trim_end().parse::<u32>().ok())
+        .filter(|version| *version > 0);
     match version {
         Some(1..=VERSION) => Ok(()),
         Some(newer) => Err(format!(
