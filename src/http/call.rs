@@ -52,6 +52,14 @@ pub enum Consistency {
     Consistent,
 }
 
+/// Nobody is asked on behalf of another datacenter yet.
+pub fn is_own_datacenter(asked: &str, own: &str) -> Result<(), Fault> {
+    match asked.is_empty() || asked == own {
+        true => Ok(()),
+        false => Err(Fault::failed("No path to datacenter")),
+    }
+}
+
 impl Call {
     pub fn body(&self) -> Result<Object, Malformed> {
         Object::parse(&self.body)
@@ -105,14 +113,7 @@ impl Call {
     /// The datacenter asked for is this one.
     pub fn own_datacenter(&self) -> Result<(), Fault> {
         let asked = self.query.get("datacenter").or_else(|| self.query.get("dc"));
-        self.is_own_datacenter(asked.unwrap_or_default())
-    }
-
-    pub fn is_own_datacenter(&self, asked: &str) -> Result<(), Fault> {
-        match asked.is_empty() || asked == &**self.api.agent.datacenter() {
-            true => Ok(()),
-            false => Err(Fault::failed("No path to datacenter")),
-        }
+        is_own_datacenter(asked.unwrap_or_default(), self.api.agent.datacenter())
     }
 
     /// Expressions are not read yet, and an answer that ignores one would be wrong.

@@ -67,7 +67,7 @@ pub const ROUTES: &[Route] = &[
 
 /// Anything that a body asks of the catalog. The datacenter is the body's; `?dc` is not looked at (§2.2).
 async fn write(call: Call, decode: register::Decode) -> Outcome {
-    let command = decode(&call)?;
+    let command = decode(call.body()?, call.api.agent.datacenter())?;
     call.api.agent.propose(command).await??;
     Ok(Reply::json(|json| json.flag(true)))
 }

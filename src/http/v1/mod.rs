@@ -3,6 +3,8 @@
 mod agent;
 mod catalog;
 mod definition;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod register;
 mod status;

@@ -8,17 +8,17 @@ use crate::{
         Check, Command, Locality, Map, Node, Register, Service, ServiceAddress, Status, Target, Text, Weights,
     },
     http::{
-        call::Call,
+        call::is_own_datacenter,
         encode,
         json::{Malformed, Object},
         reply::Fault,
     },
 };
 
-pub type Decode = fn(&Call) -> Result<Command, Fault>;
+/// From a body, on an agent of this datacenter.
+pub type Decode = fn(Object, &Text) -> Result<Command, Fault>;
 
-pub fn registration(call: &Call) -> Result<Command, Fault> {
-    let mut body = call.body()?;
+pub fn registration(mut body: Object, own: &Text) -> Result<Command, Fault> {
     let service = body.object("Service")?.map(decode_service).transpose().map_err(refused)?;
     let mut checks: Vec<Object> = body.object("Check")?.into_iter().collect();
     checks.extend(body.objects("Checks")?.unwrap_or_default());
@@ -28,7 +28,7 @@ pub fn registration(call: &Call) -> Result<Command, Fault> {
         id: None,
         name: text(&mut body, "Node")?,
         address: text(&mut body, "Address")?,
-        datacenter: call.api.agent.datacenter().clone(),
+        datacenter: own.clone(),
         tagged_addresses: body.map("TaggedAddresses")?,
         meta: body.map("NodeMeta")?,
         locality: decode_locality(&mut body)?,
@@ -41,7 +41,7 @@ pub fn registration(call: &Call) -> Result<Command, Fault> {
     body.enterprise();
     body.finish().map_err(refused)?;
 
-    call.is_own_datacenter(&datacenter.unwrap_or_default())?;
+    is_own_datacenter(&datacenter.unwrap_or_default(), own)?;
     if node.name.is_empty() {
         return Err(Fault::failed("Must provide node"));
     }
@@ -53,8 +53,7 @@ pub fn registration(call: &Call) -> Result<Command, Fault> {
     Ok(Command::Register(Box::new(Register { node, skip_node_update, service, checks })))
 }
 
-pub fn deregistration(call: &Call) -> Result<Command, Fault> {
-    let mut body = call.body()?;
+pub fn deregistration(mut body: Object, own: &Text) -> Result<Command, Fault> {
     let node = text(&mut body, "Node")?;
     let (service, check) = (text(&mut body, "ServiceID")?, text(&mut body, "CheckID")?);
     let datacenter = body.text("Datacenter")?;
@@ -62,7 +61,7 @@ pub fn deregistration(call: &Call) -> Result<Command, Fault> {
     body.ignore("Address|Token|WriteRequest");
     body.enterprise();
     body.finish().map_err(refused)?;
-    call.is_own_datacenter(&datacenter.unwrap_or_default())?;
+    is_own_datacenter(&datacenter.unwrap_or_default(), own)?;
     if node.is_empty() {
         return Err(Fault::failed("Must provide node"));
     }
