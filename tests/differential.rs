@@ -131,10 +131,11 @@ fn any_settings(random: &mut fastrand::Rng) -> Settings {
 
 fn any_question(random: &mut fastrand::Rng) -> (Vec<u8>, Asker) {
     let service = pick(random, &["web", "WEB", "api", "fleet", "one", "none"]);
-    let tag = pick(random, &["", "", "", "blue.", "GREEN.", "v1.2.", "no."]);
+    let tag = pick(random, &["", "", "", "blue.", "GREEN.", "v1.2.", "no.", "blue.green.", "primary.BLUE."]);
     let zone = pick(random, &["consul.", "CONSUL.", "dc1.consul.", "corp.test."]);
     let name = match random.u8(..4) {
         0 => format!("_{service}._tcp.service.{zone}"),
+        1 if zone.starts_with("dc1") => format!("{tag}{service}.{zone}"),
         _ => format!("{tag}{service}.service.{zone}"),
     };
     let kinds =

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
-//! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet
+//! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet, services
 //! set udp_answer_limit 8                           settings
 //! recursor one servfail                            what a recursor does (tests/support/upstream.rs), by its name
 //! ask pay.service.consul SRV                       a question: edns N, ecs NET, tcp, class CH, from IP, do, rd, ad, cd
@@ -167,6 +167,11 @@ impl Case {
                     self.recursors.len() - 1
                 });
                 self.recursors[at].1.add(&script.join(" "));
+            }
+            ["services", count] => {
+                for number in 0..count.parse::<u32>().unwrap() {
+                    self.service(&format!("type-{number:03}"), "birch", &["port=80"]);
+                }
             }
             ["set", key, value] => self.set(key, value),
             _ => panic!("{}: {}: not understood: {line}", self.file, self.title),

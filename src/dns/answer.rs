@@ -8,7 +8,7 @@ use ahash::AHashSet;
 use super::{
     address::{self, SrvTarget},
     chase::Outside,
-    name::{Lookup, Name, Part, Zones},
+    name::{Lookup, Name, Part, Zones, labels_of},
     settings::Settings,
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
 };
@@ -91,6 +91,8 @@ pub struct Asked<'a> {
     /// Of the zone's name, its root included.
     pub zone_bytes: usize,
     pub has_edns: bool,
+    /// So many answers are more than a message can hold.
+    pub items_max: usize,
 }
 
 const NEGATIVE_TTL_SECS: u32 = 5;
@@ -112,6 +114,10 @@ impl Asked<'_> {
             Lookup::Empty => self.no_data(),
             Lookup::Servers => self.servers(random),
             Lookup::Service { service, tag } => self.service(service, tag.as_ref(), random),
+            Lookup::Services { service, tag } => {
+                let named = self.service(service, Some(tag), random);
+                if named.rcode == Some(Rcode::NxDomain) { self.services() } else { named }
+            }
             Lookup::Node(part) => self.node(part),
             Lookup::Address(label) => self.address(*label),
             Lookup::Nowhere => self.no_such_name(),
@@ -120,16 +126,22 @@ impl Asked<'_> {
 
     fn service(&self, service: &Part, tag: Option<&Part>, random: &mut fastrand::Rng) -> Answer {
         let Some(group) = self.catalog.service(&self.text(service)) else {
-            let above = tag.is_none() && service.is_any_protocol(self.name);
-            return if above { self.no_data() } else { self.no_such_name() };
+            let is_above = service.is_above(tag, self.name);
+            return if is_above { self.no_data() } else { self.no_such_name() };
         };
         let tag = tag.map(|tag| self.text(tag));
-        let has_tag = |instance: &&Instance| {
-            tag.as_ref()
-                .is_none_or(|tag| instance.service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
+        let has = |instance: &Instance, tag: &str| {
+            instance.service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag))
         };
+        // One tag with dots, if there is such a one; else several tags, all of which an instance must have.
+        let tags: Vec<&str> = match &tag {
+            None => vec![],
+            Some(tag) if group.instances().any(|instance| has(instance, tag)) => vec![tag],
+            Some(tag) => labels_of(tag).collect(),
+        };
+        let instances = group.instances().map(|instance| &**instance);
         let instances: Vec<&Instance> =
-            group.instances().map(|instance| &**instance).filter(has_tag).collect();
+            instances.filter(|instance| tags.iter().all(|tag| has(instance, tag))).collect();
         let mut ready: Vec<&Instance> = instances.iter().copied().filter(|it| self.is_ready(it)).collect();
         if ready.is_empty() {
             let ede = (!instances.is_empty()).then_some(NONE_READY);
@@ -207,6 +219,19 @@ impl Asked<'_> {
                 .collect(),
             record: record(&Owner::Question, Data::Srv { weight, port: instance.service.port, target }),
         })
+    }
+
+    /// Every service by its type, for those who browse (RFC 6763 §9), as far as their names are ones that browsers take.
+    fn services(&self) -> Answer {
+        if !matches!(self.qtype, kind::PTR | kind::ANY) {
+            return self.no_data();
+        }
+        let tail = [&b"\x04_tcp\x07service"[..], &self.zones.datacenter_label()].concat();
+        let ttl_secs = secs(self.settings.service_ttl.of(""));
+        let target = |group: &Group| self.in_zone(&service_label(group.name())?, &tail);
+        let record = |target| Record { owner: Owner::Question, ttl_secs, data: Data::Ptr(target) };
+        let targets = self.catalog.services().filter_map(|group| target(group)).take(self.items_max);
+        self.some(targets.map(|target| Item::of(record(target))).collect())
     }
 
     /// A node by its name, or by the start of its id, whatever its health.
@@ -426,6 +451,13 @@ impl Item {
 /// Whole seconds; a fraction is cut off (`dns.md` §12).
 pub fn secs(duration: std::time::Duration) -> u32 {
     u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// `_web`, of a service whose name is letters, digits and inner hyphens; `None` of any other.
+fn service_label(name: &str) -> Option<Vec<u8>> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let is_name = name.bytes().all(is_plain) && !name.starts_with('-') && !name.ends_with('-');
+    name_of(&format!("_{name}")).filter(|_| is_name && !name.is_empty())
 }
 
 /// The first label of an address's name, in wire form.

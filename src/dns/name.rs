@@ -27,6 +27,11 @@ pub enum Lookup {
         service: Part,
         tag: Option<Part>,
     },
+    /// `_services._dns-sd._udp`: every service there is (RFC 6763 §9), unless one has this name.
+    Services {
+        service: Part,
+        tag: Part,
+    },
     Node(Part),
     Address(usize),
     /// No such name: nothing of this form exists, or is built yet.
@@ -72,6 +77,11 @@ impl Zones {
         }
     }
 
+    /// `\x03dc1`
+    pub fn datacenter_label(&self) -> Vec<u8> {
+        super::wire::name_of(&self.datacenter).unwrap_or_default()
+    }
+
     pub fn are_of(&self, settings: &Settings) -> bool {
         self.made_of.0 == settings.domain
             && self.made_of.1 == settings.alt_domain
@@ -105,7 +115,8 @@ impl Zones {
         }
     }
 
-    /// No keyword: the zone, its name server, or a name above those of a datacenter or of RFC 2782.
+    /// No keyword: the zone, its name server, a name above those of a datacenter or of RFC 2782; or the short form of a
+    /// service, right below the datacenter.
     fn parse_bare(&self, name: &Name, depth: usize) -> Lookup {
         if depth > 0 && is_any_protocol(name.label(0)) && self.is_here(name, 1..depth) {
             return Lookup::Empty;
@@ -116,6 +127,8 @@ impl Zones {
             1 if name.label(0) == b"ns" => Lookup::Servers,
             1 if name.label(0) == b"dc" || is_here(0) => Lookup::Empty,
             2 if is_here(0) && name.label(1) == b"dc" => Lookup::Empty,
+            3.. if is_here(depth - 2) && name.label(depth - 1) == b"dc" => service(name, depth - 2),
+            2.. if is_here(depth - 1) => service(name, depth - 1),
             _ => Lookup::Nowhere,
         }
     }
@@ -138,6 +151,9 @@ impl Zones {
 
 const KEYWORDS: [&[u8]; 7] = [b"service", b"node", b"addr", b"query", b"connect", b"virtual", b"ingress"];
 
+/// What asks for the services there are (RFC 6763 §9).
+const BROWSED: [&[u8]; 3] = [b"_services", b"_dns-sd", b"_udp"];
+
 /// `_web._tcp` (RFC 2782), or the last label with all before it as one tag.
 fn service(name: &Name, parts: usize) -> Lookup {
     let underscored = |at: usize| name.label(at).starts_with(b"_");
@@ -147,6 +163,9 @@ fn service(name: &Name, parts: usize) -> Lookup {
             service: Part { labels: 0..1, underscored: true },
             tag: (!is_any_protocol(name.label(1))).then_some(tag),
         };
+    }
+    if parts == 3 && (0..parts).all(|at| name.label(at) == BROWSED[at]) {
+        return Lookup::Services { service: Part::plain(2..3), tag: Part::plain(0..2) };
     }
     let tag = (parts > 1).then(|| Part::plain(0..parts - 1));
     Lookup::Service { service: Part::plain(parts - 1..parts), tag }
@@ -158,9 +177,14 @@ fn is_any_protocol(label: &[u8]) -> bool {
 }
 
 impl Part {
-    /// Whether this is `_tcp` alone: a name that is there because `_web._tcp` may be, if nothing has it.
-    pub fn is_any_protocol(&self, name: &Name) -> bool {
-        self.labels.len() == 1 && !self.underscored && is_any_protocol(name.label(self.labels.start))
+    /// Whether this service, with this tag, is a name that is there because names below it may be, if nothing has it:
+    /// `_tcp`, above `_web._tcp`, and what is above the browsing name.
+    pub fn is_above(&self, tag: Option<&Part>, name: &Name) -> bool {
+        let last = tag.map_or(self.labels.end, |tag| tag.labels.end.max(self.labels.end));
+        let is_protocol = last == 1 && !self.underscored && is_any_protocol(name.label(0));
+        let is_browsed = (1..BROWSED.len()).contains(&last)
+            && (0..last).all(|at| name.label(at) == BROWSED[BROWSED.len() - last + at]);
+        is_protocol || is_browsed
     }
 
     fn plain(labels: Range<usize>) -> Self {
@@ -234,6 +258,16 @@ impl<'a> Name<'a> {
     }
 }
 
+/// The labels of a written text: its dots that are not escaped stand between them.
+pub fn labels_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut escaped = false;
+    text.split(move |c| {
+        let is_end = c == '.' && !escaped;
+        escaped = c == '\\' && !escaped;
+        is_end
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +290,7 @@ mod tests {
                 format!("service {} tag {}", of(&service), of(&tag))
             }
             Lookup::Node(part) => format!("node {}", of(&part)),
+            Lookup::Services { .. } => "services".into(),
             other => format!("{other:?}").to_lowercase(),
         }
     }
@@ -292,7 +327,17 @@ mod tests {
             ("dc.consul", "empty"),
             ("dc1.dc.consul", "empty"),
             ("ns.consul", "servers"),
-            ("ns.dc1.consul", "nowhere"),
+            ("ns.dc1.consul", "service ns"),
+            ("pay.dc1.consul", "service pay"),
+            ("v1.2.pay.DC1.dc.consul", "service pay tag v1.2"),
+            ("_pay._tcp.dc1.consul", "service pay"),
+            ("x.dc.dc1.consul", "service dc tag x"),
+            ("pay.dc2.consul", "nowhere"),
+            ("pay.dc2.dc.consul", "nowhere"),
+            ("pay.dc.consul", "nowhere"),
+            ("_services._dns-sd._udp.service.consul", "services"),
+            ("_SERVICES._dns-sd._udp.service.dc1.dc.consul", "services"),
+            ("x._services._dns-sd._udp.service.consul", "service _udp tag x._services._dns-sd"),
             ("junk.consul", "nowhere"),
             ("pay.connect.consul", "nowhere"),
             ("pay.virtual.consul", "nowhere"),
@@ -329,5 +374,6 @@ mod tests {
         assert_eq!(read("a@b.node.consul", false), "node a\\@b");
         assert_eq!(read("a b.node.consul", false), "node a\\ b");
         assert_eq!(read("é*/$_.node.consul", false), "node \\195\\169*/$_");
+        assert_eq!(labels_of(r"a\.b.c\\.d").collect::<Vec<_>>(), [r"a\.b", r"c\\", "d"]);
     }
 }

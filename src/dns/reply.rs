@@ -9,7 +9,7 @@ use super::{
     answer::{Answer, Asked, Data, Owner, Record, secs},
     assembly::{self, Assembled, Assembly, Cut},
     errand::{Errand, Wants},
-    name::{Lookup, Name, Part, Zones},
+    name::{Lookup, Name, Part, Zones, labels_of},
     reverse::Reverse,
     settings::Settings,
     txt,
@@ -169,6 +169,7 @@ impl Responder {
             zones: &self.zones,
             zone_bytes: query.name.len() - name.offset(depth),
             has_edns: query.edns.is_some(),
+            items_max: limits.items_max(),
         };
         let zone_at = QUESTION_AT + name.offset(depth);
         let fast = match &lookup {
@@ -226,6 +227,7 @@ impl Responder {
             zones: &self.zones,
             zone_bytes: query.name.len(),
             has_edns: query.edns.is_some(),
+            items_max: limits.items_max(),
         };
         let answer = match asked.reverse(&reverse) {
             Some(known) => known,
@@ -313,6 +315,9 @@ fn assemble(
         node_meta_txt: settings.node_meta_txt,
     };
     let outcome = assembly.assemble(&wanted, out, random);
+    if outcome == (Assembled::NoneReady { any: false }) && tag.is_some_and(|tag| labels_of(tag).count() > 1) {
+        return Assembled::AskPlain;
+    }
     if let Assembled::Records { answers, additional, cut } = outcome {
         if cut == Cut::BySize || cut == Cut::ByCount && settings.enable_truncate {
             out[2] |= TC;
@@ -350,6 +355,11 @@ impl Limits {
                 _ => Elsewhere::Prohibited,
             },
         }
+    }
+
+    /// More answers than a message can hold.
+    fn items_max(&self) -> usize {
+        self.bytes_max / HEAD_BYTES + 1
     }
 
     /// What a zone says of its children is not the child's to say, if the parent can be asked.
@@ -462,7 +472,13 @@ impl Reply<'_> {
             names.put_record(out, record);
             counts[section] += 1;
         };
-        items.iter().for_each(|item| put(0, &item.record, out));
+        for item in items {
+            // What is too long already will not do.
+            if out.len() > self.limits.bytes_max {
+                return;
+            }
+            put(0, &item.record, out);
+        }
         answer.authority.iter().for_each(|record| put(1, record, out));
         items.iter().flat_map(|item| &item.glue).for_each(|record| put(2, record, out));
         answer.additional.iter().for_each(|record| put(2, record, out));
@@ -511,7 +527,7 @@ impl Names {
             }
             Data::Ptr(target) => {
                 wire::put_head(out, kind::PTR, record.ttl_secs, 0);
-                self.put_whole(out, target);
+                self.put_owner(out, target);
             }
             Data::Soa { servers, numbers } => {
                 wire::put_head(out, kind::SOA, record.ttl_secs, 0);
