@@ -13,7 +13,7 @@ mod choice;
 mod errand;
 mod listen;
 mod name;
-pub mod recursion;
+mod recursion;
 mod reply;
 mod reverse;
 mod seats;

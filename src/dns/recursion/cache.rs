@@ -159,3 +159,95 @@ impl Entry {
 fn secs(since: Instant, now: Instant) -> u32 {
     u32::try_from(now.saturating_duration_since(since).as_secs()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::message::{Heard, Question},
+        *,
+    };
+
+    const BYTES_MAX: usize = 64 * 1024;
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "any moment will do")]
+        Instant::now()
+    }
+
+    fn key(number: u32) -> Key {
+        format!("name-{number}").into_bytes().into()
+    }
+
+    /// An address with this TTL.
+    fn message(ttl_secs: u32) -> Arc<Message> {
+        let mut packet = vec![0, 7, 0x84, 0x80, 0, 1, 0, 1, 0, 0, 0, 0, 1, b'a', 0, 0, 1, 0, 1];
+        packet.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1]);
+        packet.extend_from_slice(&ttl_secs.to_be_bytes());
+        packet.extend_from_slice(&[0, 4, 192, 0, 2, 1]);
+        let name = Box::from(&b"\x01a\0"[..]);
+        let question = Question { name, qtype: 1, qclass: 1, dnssec_ok: false, cd: false };
+        let Heard::Good(message) = question.hear(7, &packet) else { panic!("a good message") };
+        Arc::new(message)
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn a_message_is_told_as_long_as_it_holds() {
+        let (mut cache, start) = (Cache::default(), start());
+        cache.put(key(1), message(10), start, BYTES_MAX);
+        assert_eq!(cache.get(&key(1), start + secs(9)), Some(Known::Message(message(10), Age::Secs(9))));
+        assert_eq!(cache.get(&key(1), start + secs(10)), None);
+        assert_eq!(cache.get(&key(2), start), None);
+        cache.put(key(2), message(0), start, BYTES_MAX);
+        assert_eq!(cache.get(&key(2), start), None, "TTL 0 is for whoever asked");
+    }
+
+    #[test]
+    fn a_message_that_nobody_renews_is_told_for_a_day() {
+        let (mut cache, start) = (Cache::default(), start());
+        cache.put(key(1), message(10), start, BYTES_MAX);
+        let stale = Known::Message(message(10), Age::Stale);
+        let failed = start + secs(11);
+        assert_eq!(cache.fail(key(1), Failure::Silence, failed, BYTES_MAX), stale);
+        assert_eq!(cache.get(&key(1), failed + PAUSE_WITH_STALE / 2), Some(stale));
+        assert_eq!(cache.get(&key(1), failed + PAUSE_WITH_STALE), None, "time to ask again");
+        let last = start + secs(10) + STALE_MAX;
+        let none = Known::Failed(Failure::Silence);
+        assert_eq!(cache.fail(key(1), Failure::Silence, last, BYTES_MAX), none);
+    }
+
+    #[test]
+    fn a_failure_is_remembered_for_a_moment_and_ended_by_an_answer() {
+        let (mut cache, start) = (Cache::default(), start());
+        let failed = Known::Failed(Failure::Refused);
+        assert_eq!(cache.fail(key(1), Failure::Refused, start, BYTES_MAX), failed);
+        assert_eq!(cache.get(&key(1), start + PAUSE / 2), Some(failed.clone()));
+        assert_eq!(cache.get(&key(1), start + PAUSE), None);
+        cache.put(key(1), message(10), start, BYTES_MAX);
+        assert_eq!(cache.get(&key(1), start), Some(Known::Message(message(10), Age::Secs(0))));
+    }
+
+    #[test]
+    fn its_bytes_have_an_end_and_what_is_asked_for_stays() {
+        let (mut cache, start) = (Cache::default(), start());
+        for number in 0..10_000 {
+            cache.put(key(number), message(300), start, BYTES_MAX);
+            assert!(cache.bytes() <= BYTES_MAX, "{} after {number}", cache.bytes());
+            assert!(cache.get(&key(0), start).is_some(), "asked for all the time, gone after {number}");
+        }
+        assert!(cache.get(&key(9_999), start).is_some() && cache.get(&key(1), start).is_none());
+        assert!(cache.bytes() > BYTES_MAX / 4);
+        let entries = cache.young.entries.iter().chain(&cache.old.entries);
+        assert_eq!(cache.bytes(), entries.map(|(key, entry)| entry.bytes(key)).sum::<usize>());
+    }
+
+    #[test]
+    fn without_room_nothing_is_kept() {
+        let (mut cache, start) = (Cache::default(), start());
+        cache.put(key(1), message(10), start, 0);
+        assert_eq!((cache.get(&key(1), start), cache.bytes()), (None, 0));
+    }
+}

@@ -12,6 +12,8 @@
 
 mod cache;
 mod exchange;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod message;
 mod race;
@@ -35,12 +37,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use cache::Cache;
 use exchange::Fault;
 use health::{Change, Health};
-use message::Key;
+use message::{Age, Key, Mark, Message};
 use race::{Race, Step};
 
 pub use cache::{Failure, Known};
-pub use message::{Age, Heard, Mark, Message, Question};
-pub use settings::{Network, NoNetwork, Recursion, Strategy};
+pub use message::Question;
+pub use settings::{Network, Recursion, Strategy};
 
 /// Asks elsewhere. Cloned, it is the same one.
 #[derive(Clone)]
