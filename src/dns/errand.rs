@@ -116,12 +116,6 @@ impl Errands {
         shared.tasks.spawn_on(errand, &shared.runtime);
     }
 
-    /// Errands under way, questions that are being asked for them, and bytes of answers kept.
-    pub fn load(&self) -> (usize, usize, usize) {
-        let (flights, bytes) = self.shared.recursor.load();
-        (self.shared.seats.taken(), flights, bytes)
-    }
-
     /// Waits for the last of them to end.
     pub async fn stopped(&self) {
         self.shared.tasks.close();

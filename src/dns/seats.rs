@@ -41,10 +41,6 @@ impl Seats {
         taken.by_client.insert(client, of_client + 1);
         Some(Seat { client, seats: self.clone() })
     }
-
-    pub fn taken(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).all
-    }
 }
 
 impl Drop for Seat {

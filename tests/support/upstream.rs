@@ -10,6 +10,7 @@
 //! extra OWNER TTL TYPE DATA                     in the additional section
 //! fill COUNT                                    so many A records for any name
 //! back ADDR                                     asks there what it is asked, as a forwarder does that drops options
+//! back-whole ADDR                               the same, with the options
 //! ```
 
 #![allow(dead_code, reason = "each test file uses its own part")]
@@ -206,7 +207,10 @@ impl Upstream {
                 let message = Message::from_vec(packet).unwrap();
                 asked.lock().unwrap().push(Asked { message: message.clone(), from, tcp });
                 let script = script.lock().unwrap();
-                let back = script.words("back").next().map(|to| to[0].parse::<SocketAddr>().unwrap());
+                let back = ["back", "back-whole"].into_iter().find_map(|word| {
+                    let to = script.words(word).next()?[0].parse::<SocketAddr>().unwrap();
+                    Some((to, word == "back-whole"))
+                });
                 (back, message.clone(), script.reply(&message, tcp))
             }
         };
@@ -218,7 +222,9 @@ impl Upstream {
                 let (length, from) = udp.recv_from(&mut packet).await.unwrap();
                 let (back, message, reply) = take(&packet[..length], from, false);
                 match (back, reply) {
-                    (Some(to), _) => drop(backs.spawn(forward(udp.clone(), to, message, from))),
+                    (Some((to, whole)), _) => {
+                        drop(backs.spawn(forward(udp.clone(), to, whole, message, from)));
+                    }
                     (None, Some(reply)) => drop(udp.send_to(&reply, from).await),
                     (None, None) => {}
                 }
@@ -248,7 +254,7 @@ impl Upstream {
 async fn serve(
     mut stream: TcpStream,
     from: SocketAddr,
-    take: impl Fn(&[u8], SocketAddr, bool) -> (Option<SocketAddr>, Message, Option<Vec<u8>>),
+    take: impl Fn(&[u8], SocketAddr, bool) -> (Option<(SocketAddr, bool)>, Message, Option<Vec<u8>>),
 ) -> std::io::Result<()> {
     loop {
         let mut packet = vec![0; stream.read_u16().await?.into()];
@@ -259,10 +265,12 @@ async fn serve(
     }
 }
 
-/// Asks elsewhere, from another port, without the options of who asked.
-async fn forward(udp: Arc<UdpSocket>, to: SocketAddr, mut message: Message, from: SocketAddr) {
+/// Asks elsewhere, from another port.
+async fn forward(udp: Arc<UdpSocket>, to: SocketAddr, whole: bool, mut message: Message, from: SocketAddr) {
     let id = message.metadata.id;
-    message.edns = None;
+    if !whole {
+        message.edns = None;
+    }
     message.metadata.id = !id;
     let socket = UdpSocket::bind((udp.local_addr().unwrap().ip(), 0)).await.unwrap();
     socket.send_to(&message.to_vec().unwrap(), to).await.unwrap();

@@ -96,7 +96,7 @@ impl Cache {
         stale.unwrap_or(Known::Failed(failure))
     }
 
-    pub fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.young.bytes + self.old.bytes
     }
 

@@ -115,12 +115,6 @@ impl Recursor {
         let landed = flight.wait_for(Option::is_some).await;
         landed.ok().and_then(|known| known.clone()).unwrap_or(Known::Failed(Failure::Silence))
     }
-
-    /// Questions that are being asked, and bytes that are kept.
-    pub fn load(&self) -> (usize, usize) {
-        let state = self.shared.state();
-        (state.flights.len(), state.cache.bytes())
-    }
 }
 
 impl Shared {
