@@ -134,6 +134,8 @@ impl Agent for Shared {
             id: Some(self.identity.node_id),
             version: COMPATIBLE_VERSION.into(),
             server: true,
+            dns_domain: (*self.dns.load().domain).into(),
+            dns_addrs: self.dns_addrs.clone(),
             gossip: Some((self.identity.advertise, self.identity.serf_lan_port).into()),
             tags: text(&[
                 ("acls", "0"),

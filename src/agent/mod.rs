@@ -136,6 +136,7 @@ struct Shared {
     /// Rises with each change to what is registered here.
     registered: watch::Sender<u64>,
     dns: Arc<ArcSwap<dns::Settings>>,
+    dns_addrs: Vec<SocketAddr>,
     zones: Arc<ArcSwap<dns::StaticZones>>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
@@ -213,6 +214,7 @@ impl Agent {
             told: watch::channel(0).0,
             registered: watch::channel(0).0,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
+            dns_addrs: dns_server.addrs().to_vec(),
             zones: Arc::default(),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),

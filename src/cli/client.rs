@@ -20,11 +20,19 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn get(&self, path: &str) -> Result<String, Failure> {
+        self.run(reqwest::Method::GET, path)
+    }
+
     pub fn put(&self, path: &str) -> Result<String, Failure> {
+        self.run(reqwest::Method::PUT, path)
+    }
+
+    fn run(&self, method: reqwest::Method, path: &str) -> Result<String, Failure> {
         let url = format!("{}{path}", self.base()?);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
-        runtime.block_on(self.send(reqwest::Method::PUT, &url))
+        runtime.block_on(self.send(method, &url))
     }
 
     async fn send(&self, method: reqwest::Method, url: &str) -> Result<String, Failure> {

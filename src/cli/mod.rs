@@ -4,6 +4,7 @@
 
 mod agent;
 mod client;
+mod dns;
 pub mod log;
 mod notify;
 mod reload;
@@ -24,6 +25,7 @@ struct Failure {
 
 const COMMANDS: &[(&str, &str)] = &[
     ("agent", "Runs a lictor agent"),
+    ("dns", "Has this machine's resolver ask lictor"),
     ("reload", "Makes a running agent read its configuration again"),
     ("validate", "Checks configuration files and directories"),
     ("version", "Prints the version"),
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
     let command = arguments.remove(0);
     let outcome = match command.as_str() {
         "agent" => agent::run(arguments),
+        "dns" => dns::run(arguments),
         "reload" => reload::run(arguments),
         "validate" => validate::run(arguments),
         "version" | "-v" | "-version" | "--version" => version::run(arguments),

@@ -93,6 +93,9 @@ pub struct About {
     /// Of the Consul whose files, HTTP and DNS this agent keeps to.
     pub version: Text,
     pub server: bool,
+    /// The zone of its names, with a final dot, and where they are asked.
+    pub dns_domain: Text,
+    pub dns_addrs: Vec<SocketAddr>,
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     /// Of the member.

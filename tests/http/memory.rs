@@ -221,6 +221,8 @@ impl Agent for Memory {
             id: "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11".parse().ok(),
             version: "1.16.4".into(),
             server: true,
+            dns_domain: "consul.".into(),
+            dns_addrs: vec![([127, 0, 0, 1], 8600).into()],
             gossip: Some(([10, 0, 0, 1], 8301).into()),
             tags: vec![pair("role", "consul"), pair("dc", "north")],
             meta: vec![pair("consul-network-segment", ""), pair("consul-version", "1.16.4")],

@@ -17,7 +17,7 @@ use std::{
 };
 
 use hickory_proto::{
-    op::{Message, MessageType, OpCode, Query},
+    op::{Edns, Message, MessageType, OpCode, Query},
     rr::{Name, RecordType},
 };
 
@@ -118,6 +118,14 @@ impl Agent {
         wait_for("the agent to end", ended, || log.lock().unwrap().clone()).code()
     }
 
+    /// Whether it runs, or has ended; `None` while neither is known.
+    pub fn started(&mut self) -> Option<bool> {
+        if self.log().contains("agent running!") {
+            return Some(true);
+        }
+        self.child.try_wait().unwrap().map(|_| false)
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -177,9 +185,39 @@ impl Drop for Agent {
     }
 }
 
-pub fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+pub fn ask_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let packet = query(name, kind).to_vec().unwrap();
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(&[&(packet.len() as u16).to_be_bytes()[..], &packet].concat()).unwrap();
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut reply = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut reply).unwrap();
+    Message::from_vec(&reply).unwrap()
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
     let mut query = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
+    query.metadata.recursion_desired = true;
     query.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    query
+}
+
+pub fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    ask_udp(server, query(name, kind))
+}
+
+/// As most resolvers do.
+pub fn ask_with_edns(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    let mut query = query(name, kind);
+    let mut edns = Edns::new();
+    edns.set_max_payload(1232);
+    query.set_edns(edns);
+    ask_udp(server, query)
+}
+
+fn ask_udp(server: SocketAddr, query: Message) -> Message {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket.connect(server).unwrap();

@@ -248,6 +248,11 @@ async fn about(call: Call) -> Outcome {
         json.object(|json| {
             json.key("Config").object(|json| config(json, datacenter, &about));
             json.key("DebugConfig").object(|json| {
+                json.key("DNSAddrs").list(|json| {
+                    let both = about.dns_addrs.iter().flat_map(|addr| [("tcp", addr), ("udp", addr)]);
+                    both.for_each(|(kind, addr)| json.text(&format!("{kind}://{addr}")));
+                });
+                json.key("DNSDomain").text(&about.dns_domain);
                 json.key("Datacenter").text(datacenter);
                 json.key("NodeName").text(&about.node);
                 json.key("ServerMode").flag(about.server);
