@@ -1,5 +1,5 @@
-//! The command line: a file per command. Commands other than `agent` and `validate` speak to an agent through its
-//! HTTP API, and know nothing else of it. Exit codes and texts are those that scripts written for Consul look for
+//! The command line: a file per command. Commands other than `agent`, `validate` and `dns` speak to an agent only through
+//! its HTTP API, and know nothing else of it. Exit codes and texts are those that scripts written for Consul look for
 //! (`config-cli.md` §5).
 
 mod agent;
