@@ -378,3 +378,30 @@ fn a_nodes_id_is_drawn_once() {
         agent.wait_for_log(what);
     }
 }
+
+/// A program that somebody named over the API runs only while the operator allows that: not because it once did.
+#[test]
+fn a_kept_script_runs_only_while_scripts_may() {
+    let data = Data::new();
+    let may = |may: bool| format!("enable_script_checks = {may}");
+    let agent = data.start(&[("a.hcl", &may(true))]);
+    register(&agent, r#"{"Name":"web","Check":{"CheckID":"c","Args":["true"],"Interval":"1s"}}"#);
+    let passes = |agent: &Agent| {
+        let passing = || (said(agent) == ["c passing"]).then_some(());
+        wait_for("the script to pass", passing, || format!("{:?}", said(agent)));
+    };
+    let refused = [
+        "c critical Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true",
+    ];
+    passes(&agent);
+    killed(agent);
+    let agent = data.start(&[("a.hcl", &may(false))]);
+    assert_eq!(said(&agent), refused);
+    assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0]);
+    fs::write(agent.folder.join("a.hcl"), may(true)).unwrap();
+    put(&agent, "/v1/agent/reload", "");
+    passes(&agent);
+    fs::write(agent.folder.join("a.hcl"), may(false)).unwrap();
+    put(&agent, "/v1/agent/reload", "");
+    assert_eq!(said(&agent), refused);
+}

@@ -15,7 +15,7 @@ use std::{
 
 use fastrand::Rng;
 use serde_json::Value;
-use support::{Agent, fresh_folder, try_request};
+use support::{Agent, fresh_folder, try_request, wait_for};
 
 /// What is registered under one id: a service, or a check of the node. `None` is nothing.
 type Thing = Option<Registered>;
@@ -166,6 +166,15 @@ fn there(agent: &Agent) -> BTreeMap<String, Registered> {
     there
 }
 
+/// Whether the catalog has the services of the agent and no others.
+fn is_told(agent: &Agent) -> bool {
+    let own = agent.get("/v1/agent/services");
+    let mut own: Vec<&str> = own.as_object().unwrap().keys().map(String::as_str).chain(["consul"]).collect();
+    own.sort();
+    let node = agent.get("/v1/catalog/node/test-1");
+    node["Services"].as_object().is_some_and(|services| services.keys().map(String::as_str).eq(own))
+}
+
 #[test]
 fn what_was_acknowledged_survives_sudden_death() {
     let number = |name: &str| env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
@@ -174,7 +183,8 @@ fn what_was_acknowledged_survives_sudden_death() {
     let mut random = Rng::with_seed(seed);
     let mut clients: Vec<Client> = (0..CLIENTS).map(|number| Client::new(seed, number)).collect();
     let data = fresh_folder();
-    let start = || Agent::start(&["-dev", &format!("-data-dir={}", data.display())]);
+    let flag = format!("-data-dir={}", data.display());
+    let start = || Agent::start(&["-server", "-bootstrap-expect=1", &flag]);
     let mut agent = start();
     let mut total = 0;
     for round in 0..number("LICTOR_KILL_ROUNDS").unwrap_or(4) {
@@ -193,6 +203,7 @@ fn what_was_acknowledged_survives_sudden_death() {
         drop(agent);
         agent = start();
         let (mut there, told) = (there(&agent), format!("seed {seed}, round {round}"));
+        wait_for("the catalog to hold the same services", || is_told(&agent).then_some(()), || agent.log());
         clients.iter_mut().for_each(|client| client.compare(&mut there, &told));
         assert!(there.is_empty(), "{told}: nobody registered {there:?}");
         // The last line of the journal may be one that nobody was told of.

@@ -190,15 +190,6 @@ impl Shared {
         self.told().await;
         Ok(())
     }
-
-    /// Programs run for a file's check only, unless the operator lets anyone who reaches this API name them.
-    fn may_run(&self, check: &Definition) -> Result<(), Failure> {
-        if check.kind.runs_program() && !self.timing.load().remote_scripts {
-            let text = "Scripts are disabled on this agent from remote calls; to enable, configure 'enable_script_checks' to true";
-            return Err(Failure::Other(text.into()));
-        }
-        Ok(())
-    }
 }
 
 impl From<Unknown> for Failure {

@@ -318,6 +318,19 @@ impl Local {
         std::mem::take(&mut self.rerun)
     }
 
+    /// Has all checks run anew whose programs were named over the API.
+    pub fn rerun_programs(&mut self) {
+        let runs_program =
+            |own: &OwnCheck| own.definition.as_ref().is_some_and(|own| own.kind.runs_program());
+        let of_api = self.checks.iter().filter(|(_, own)| own.source == Source::Api && runs_program(own));
+        self.rerun.extend(of_api.map(|(id, _)| id.clone()));
+    }
+
+    /// Whether a file defines this check. `id` is lower-cased.
+    pub fn is_of_files(&self, id: &str) -> bool {
+        self.checks.get(id).is_some_and(|own| own.source != Source::Api)
+    }
+
     /// What is to be run for a check. `id` is lower-cased, as in the three that follow.
     pub fn definition(&self, id: &str) -> Option<&Definition> {
         self.checks.get(id)?.definition.as_deref()

@@ -7,6 +7,7 @@
 
 mod activation;
 mod api;
+mod change;
 mod data_dir;
 mod keep;
 mod local;
@@ -32,8 +33,7 @@ use uuid::Uuid;
 use crate::{
     catalog::{Catalog, Map, Node, Text, Topic, fold},
     check::{self, Definition, Runner, ServiceDefinition, Told},
-    dns,
-    http::{self, Failure},
+    dns, http,
     raft::{self, ProposeError, Raft},
     server,
 };
@@ -316,38 +316,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is registered here, and returns when that is kept, where anything is.
-    async fn change(&self, change: Change) -> Result<(), Failure> {
-        match &self.keeper {
-            Some(keeper) => keeper.change(change).await,
-            None => Ok(self.make(change)?),
-        }
-    }
-
-    /// Makes a change that is kept already, or need not be.
-    fn make(&self, change: Change) -> Result<(), Unknown> {
-        let mut state = self.state();
-        state.local.apply(change)?;
-        state.local.take_unkept();
-        self.follow(&mut state);
-        Ok(())
-    }
-
-    /// Runs checks as they are registered now, and has the catalog told.
-    fn follow(&self, state: &mut State) {
-        let State { local, runner } = state;
-        for id in local.take_rerun() {
-            match local.definition(&id) {
-                Some(definition) => runner.put(definition),
-                None => runner.remove(&id),
-            }
-        }
-        if local.is_touched() {
-            self.registered.send_modify(|count| *count += 1);
-            self.changed.send_modify(|count| *count += 1);
-        }
-    }
-
     /// Everything but what files define.
     fn apply(&self, reloadable: Reloadable) {
         let every_agent = [("consul-network-segment", ""), ("consul-version", COMPATIBLE_VERSION)];
@@ -357,15 +325,6 @@ impl Shared {
         self.timing.store(Arc::new(Timing::of(&reloadable)));
         self.dns.store(Arc::new(reloadable.dns));
         self.http.store(Arc::new(reloadable.http));
-    }
-
-    async fn reload(&self) -> Result<(), String> {
-        let mut reloadable = (self.reread)()?;
-        let (services, checks) = (take(&mut reloadable.services), take(&mut reloadable.checks));
-        self.change(Change::Reload { services, checks }).await.map_err(|failure| failure.to_string())?;
-        self.apply(reloadable);
-        tracing::info!("configuration reloaded");
-        Ok(())
     }
 
     fn take_up(&self, told: Told) {
@@ -442,14 +401,6 @@ impl Shared {
             port: self.identity.server_port,
             datacenter: self.identity.datacenter.clone(),
             version: COMPATIBLE_VERSION.into(),
-        }
-    }
-
-    /// Asks for a change whose outcome nobody waits for.
-    fn change_later(&self, change: Change) {
-        match &self.keeper {
-            Some(keeper) => keeper.change_later(change),
-            None => drop(self.make(change)),
         }
     }
 

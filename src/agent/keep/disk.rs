@@ -55,9 +55,10 @@ pub fn sync_directory(path: &Path) -> Result<(), String> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(named(path))
 }
 
-/// For us alone; its parents too, where they are missing.
+/// For us alone; its parents too, where they are missing. It would survive a power cut.
 pub fn make_directory(path: &Path) -> Result<(), String> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(named(path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(named(path))?;
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_directory)
 }
 
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
