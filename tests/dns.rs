@@ -567,3 +567,27 @@ fn before_the_first_catalog() {
     Responder::new(1).respond(&view, &others.asker, &others.packet, &mut out);
     compare(Some(&out), &["REFUSED".into()], 0).unwrap();
 }
+
+/// What is answered before everything acknowledged is in says so (RFC 8914: stale), on both roads, to those who read it.
+#[test]
+fn what_may_be_stale_says_so() {
+    let fixture = fs::read_to_string("tests/dns/fixture.txt").unwrap();
+    let case = Case::new("here", "stale", &fixture);
+    let (settings, zones) = (Settings::default(), StaticZones::default());
+    let view = |fresh| View { catalog: Some(&case.catalog), settings: &settings, zones: &zones, fresh };
+    let mut out = Vec::new();
+    for (line, ede) in [
+        ("cache.service.consul A edns 1232", "ede 3"),
+        ("ash.node.consul TXT edns 1232", "ede 3"),
+        ("nosvc.service.consul A edns 1232", "ede 19"),
+    ] {
+        let question = question(line);
+        for responder in [&mut Responder::new(1), &mut Responder::plain(1)] {
+            for fresh in [true, false] {
+                responder.respond(&view(fresh), &question.asker, &question.packet, &mut out);
+                let given = given(&Message::from_vec(&out).unwrap());
+                assert_eq!(given.iter().any(|line| line == ede), !fresh, "{line}, fresh {fresh}: {given:?}");
+            }
+        }
+    }
+}

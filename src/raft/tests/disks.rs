@@ -435,3 +435,16 @@ async fn files_of_released_versions_are_read() {
     assert_eq!((instance.service.port, &*instance.checks[0].output), (7, "7"));
     raft.stop().await;
 }
+
+/// Whoever led may have told others what it did not write; so it is elected again before it leads again.
+#[tokio::test]
+async fn a_won_vote_is_won_no_more_after_a_restart() {
+    let folder = Folder::new();
+    let raft = lead(settings(&folder.0)).await;
+    let won = raft.consensus.metrics().borrow().vote;
+    assert!(won.committed);
+    raft.stop().await;
+    let Kept { mut log, .. } = Kept::open(folder.0.clone(), 0).unwrap();
+    let kept = openraft::storage::RaftLogStorage::read_vote(&mut log).await.unwrap().unwrap();
+    assert_eq!((kept.leader_id, kept.committed), (won.leader_id, false));
+}
