@@ -30,6 +30,7 @@ fn any_catalog(random: &mut fastrand::Rng) -> Catalog {
     // In most catalogs everything fits the fast road; in some a chunk here and there does not.
     let odd = random.u8(..4) == 0;
     let dual = random.u8(..3) == 0;
+    let even = random.bool();
     for number in 0..nodes {
         let v4 = format!("10.0.{}.{}", number / 250, number % 250 + 1);
         let mut node = Node { name: format!("node-{number:04}").as_str().into(), ..Node::default() };
@@ -62,7 +63,7 @@ fn any_catalog(random: &mut fastrand::Rng) -> Catalog {
             node.meta = Some([("rack", "r7".into()), ("zone", "a`b".into())].into_iter().collect());
         }
         for copy in 0..random.usize(1..4) {
-            let command = any_registration(random, node.clone(), number, copy, odd);
+            let command = any_registration(random, node.clone(), number, copy, [odd, even]);
             catalog.apply(command).0.expect("a good registration");
         }
     }
@@ -74,16 +75,24 @@ fn any_registration(
     node: Node,
     number: usize,
     copy: usize,
-    odd: bool,
+    [odd, even]: [bool; 2],
 ) -> Command {
     let mut service = Service {
         id: format!("s{copy}").as_str().into(),
         name: pick(random, &SERVICES).into(),
         port: random.u16(8000..8003),
         tags: TAGS.iter().filter(|_| random.bool()).map(|tag| (*tag).into()).collect(),
-        weights: Weights { passing: random.i32(-1..3), warning: random.i32(0..70_000) },
+        weights: match random.u8(..4) {
+            _ if even => Weights::default(),
+            0 => Weights { passing: random.i32(-1..3), warning: random.i32(0..70_000) },
+            _ => Weights { passing: random.i32(1..3), warning: 1 },
+        },
         ..Service::default()
     };
+    if !even {
+        // Of two that are one record the plain road rarely tells the one that weighs little.
+        service.port = 8000 + copy as u16;
+    }
     service.address = match random.u8(..24) {
         0 if odd => "shop.example.org".into(),
         1 if odd && random.u8(..16) == 0 => "web.service.consul".into(),
@@ -264,4 +273,46 @@ fn is_known(sections: &[Vec<String>; 2], catalog: &Catalog, settings: &Settings,
         seen.iter_mut().zip(more).for_each(|(seen, more)| seen.extend(more));
         sections.iter().zip(&seen).all(|(section, seen)| section.iter().all(|record| seen.contains(record)))
     })
+}
+
+/// Where one of several is told, each is told as often as its weight has it, over either road; one that weighs nothing
+/// never is.
+#[test]
+fn heavier_instances_are_told_more_often() {
+    const ROUNDS: u32 = 20_000;
+    for instances in [4, 700] {
+        let mut catalog = Catalog::default();
+        for number in 0..instances {
+            let weight = [0, 1, 3, 6][number % 4];
+            let node = Node {
+                name: format!("n{number}").as_str().into(),
+                address: format!("10.{weight}.{}.{}", number / 250, number % 250).as_str().into(),
+                ..Node::default()
+            };
+            let weights = Weights { passing: weight, warning: 1 };
+            let service = Service { id: "web".into(), name: "web".into(), weights, ..Service::default() };
+            let register = Register { node, service: Some(service), ..Register::default() };
+            catalog.apply(Command::Register(Box::new(register))).0.unwrap();
+        }
+        let settings = Settings { udp_answer_limit: 1, ..Settings::default() };
+        let mut message = Message::new(1, MessageType::Query, OpCode::Query);
+        message.add_query(Query::query(Name::from_ascii("web.service.consul.").unwrap(), RecordType::A));
+        let packet = message.to_vec().unwrap();
+        let asker = Asker { transport: Transport::Udp, from: IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        let zones = StaticZones::default();
+        let view = View { catalog: Some(&catalog), settings: &settings, zones: &zones, fresh: true };
+        let rounds = if instances > 100 { ROUNDS / 10 } else { ROUNDS };
+        for (road, mut responder) in [("fast", Responder::new(1)), ("plain", Responder::plain(2))] {
+            let (mut told, mut out) = ([0u32; 7], Vec::new());
+            for _ in 0..rounds {
+                responder.respond(&view, &asker, &packet, &mut out);
+                told[usize::from(out[out.len() - 3])] += 1;
+            }
+            for (weight, expected) in [(0, 0.0), (1, 0.1), (3, 0.3), (6, 0.6)] {
+                let share = f64::from(told[weight]) / f64::from(rounds);
+                let is_fair = if weight == 0 { share == 0.0 } else { (share - expected).abs() < 0.03 };
+                assert!(is_fair, "{weight} of {instances} is told in {share} by the {road} road");
+            }
+        }
+    }
 }

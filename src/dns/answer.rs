@@ -8,6 +8,7 @@ use ahash::AHashSet;
 use super::{
     address::{self, SrvTarget},
     chase::Outside,
+    choice,
     name::{Lookup, Name, Part, Zones, labels_of},
     settings::Settings,
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
@@ -147,7 +148,7 @@ impl Asked<'_> {
             let ede = (!instances.is_empty()).then_some(NONE_READY);
             return Answer { ede, ..self.no_such_name() };
         }
-        random.shuffle(&mut ready);
+        draw_order(&mut ready, random);
         let items =
             if self.qtype == kind::SRV { self.targets(group, &ready) } else { self.addresses(group, &ready) };
         self.some(items)
@@ -425,6 +426,18 @@ impl Asked<'_> {
         self.name.write_text(part, &mut text);
         text
     }
+}
+
+/// Whoever stands first is told of first, and perhaps alone: a fair order, by weight where weights differ.
+fn draw_order(ready: &mut Vec<&Instance>, random: &mut fastrand::Rng) {
+    let weight = |instance: &Instance| address::weight(instance.service.weights, instance.health);
+    if ready.windows(2).all(|pair| weight(pair[0]) == weight(pair[1])) {
+        return random.shuffle(ready);
+    }
+    let mut turns: Vec<(f64, &Instance)> =
+        ready.drain(..).map(|instance| (choice::turn(weight(instance).into(), random), instance)).collect();
+    turns.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    ready.extend(turns.into_iter().map(|(_, instance)| instance));
 }
 
 impl Answer {

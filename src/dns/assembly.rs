@@ -5,8 +5,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
-    choice::{Choice, Draw},
+    choice::{Choice, Draw, Weighing},
     reply::PRIORITY,
+    seen::{Seen, mixed},
     slot::{Record, Table},
     txt,
     wire::{self, HEAD_BYTES, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, kind},
@@ -81,6 +82,8 @@ struct Part<'a> {
     v4: &'a [Ipv4Addr],
     v6: &'a [Ipv6Addr],
     srv: &'a [u16],
+    /// Of those candidates that the answer takes.
+    weighing: Weighing<'a>,
 }
 
 /// An SRV record in the message, whose target wants its addresses.
@@ -105,13 +108,13 @@ impl Assembly {
             Ok((Kind::Aaaa, parts)) => {
                 let pick = |draw: Draw| parts[draw.chunk as usize].v6[draw.at as usize];
                 let record = record_of(kind::AAAA, asked.ttl_secs, ADDRESS_V6_BYTES);
-                self.addresses(asked, pick, key_of_v6, record, Ipv6Addr::octets, out, random)
+                self.addresses(asked, &parts, pick, key_of_v6, record, Ipv6Addr::octets, out, random)
             }
             Ok((_, parts)) => {
                 let pick = |draw: Draw| parts[draw.chunk as usize].v4[draw.at as usize];
                 let record = record_of(kind::A, asked.ttl_secs, ADDRESS_V4_BYTES);
                 let key = |address| u64::from(u32::from(address));
-                self.addresses(asked, pick, key, record, Ipv4Addr::octets, out, random)
+                self.addresses(asked, &parts, pick, key, record, Ipv4Addr::octets, out, random)
             }
         }
     }
@@ -133,22 +136,25 @@ impl Assembly {
             let lists = table.lists(chunk, asked.tag, random);
             any |= lists.is_some();
             let only_passing = asked.only_passing;
+            let weighing = lists.map_or(Weighing::NOBODY, |lists| lists.weighing(asked.kind, only_passing));
             let part = Part {
                 chunk,
                 table,
                 v4: lists.map_or(&[], |lists| lists.v4(only_passing)),
                 v6: lists.map_or(&[], |lists| lists.v6(only_passing)),
                 srv: lists.map_or(&[], |lists| lists.srv(only_passing)),
+                weighing,
             };
             ready += lists.map_or(0, |lists| lists.count(only_passing));
             v4 += part.v4.len();
             v6 += part.v6.len();
-            self.choice.push(match asked.kind {
+            let count = match asked.kind {
                 Kind::A | Kind::Any => part.v4.len(),
                 Kind::Aaaa => part.v6.len(),
                 Kind::Srv => part.srv.len(),
                 Kind::Other => 0,
-            });
+            };
+            self.choice.push(count, weighing);
             parts.push(part);
         }
         match asked.kind {
@@ -166,6 +172,7 @@ impl Assembly {
     fn addresses<A: Copy, const N: usize>(
         &mut self,
         asked: &Asked,
+        parts: &[Part],
         pick: impl Fn(Draw) -> A,
         key: impl Fn(A) -> u64,
         mut record: [u8; RECORD_BYTES_MAX],
@@ -177,7 +184,7 @@ impl Assembly {
         self.begin(asked, record.len(), out, random);
         let several = asked.group.chunks().len() > 1;
         let (mut answers, mut cut) = (0, Cut::No);
-        while let Some(draw) = self.choice.next(random) {
+        while let Some(draw) = self.choice.next(weighing_of(parts), random) {
             let address = pick(draw);
             if several && !self.seen.insert(key(address)) {
                 continue;
@@ -206,7 +213,7 @@ impl Assembly {
         self.begin(asked, usual, out, random);
         self.written.clear();
         let (mut glue_bytes, mut cut) = (0, Cut::No);
-        while let Some(draw) = self.choice.next(random) {
+        while let Some(draw) = self.choice.next(weighing_of(parts), random) {
             let found = Found::of(parts, draw);
             if parts.len() > 1 && !self.seen.insert(found.record.key()) {
                 continue;
@@ -380,6 +387,10 @@ impl<'a> Found<'a> {
     }
 }
 
+fn weighing_of<'a>(parts: &'a [Part<'a>]) -> impl Fn(u32) -> Weighing<'a> {
+    |chunk| parts[chunk as usize].weighing
+}
+
 /// A record of the question's name, without its address.
 fn record_of(kind: u16, ttl_secs: u32, data_bytes: usize) -> [u8; RECORD_BYTES_MAX] {
     let mut record = [0; RECORD_BYTES_MAX];
@@ -407,69 +418,7 @@ fn put_address_label(out: &mut Vec<u8>, address: IpAddr) {
     }
 }
 
-/// Records that were drawn from one chunk and might come again from another, by 64 bits of what they are. Two IPv6
-/// addresses that meet in them by chance cost one record of an answer, once in more answers than will ever be given.
-struct Seen {
-    /// The question in which a slot was last written, and what.
-    slots: Vec<(u32, u64)>,
-    question: u32,
-    count: usize,
-}
-
-impl Default for Seen {
-    fn default() -> Self {
-        Seen { slots: vec![(0, 0); 256], question: 0, count: 0 }
-    }
-}
-
-impl Seen {
-    fn clear(&mut self) {
-        self.count = 0;
-        self.question = self.question.wrapping_add(1);
-        if self.question == 0 {
-            self.slots.fill((0, 0));
-            self.question = 1;
-        }
-    }
-
-    /// Whether it is new.
-    fn insert(&mut self, key: u64) -> bool {
-        if 2 * self.count >= self.slots.len() {
-            self.grow();
-        }
-        let mask = self.slots.len() - 1;
-        let mut at = (mixed(key) >> 32) as usize & mask;
-        loop {
-            let slot = &mut self.slots[at];
-            if slot.0 != self.question {
-                *slot = (self.question, key);
-                self.count += 1;
-                return true;
-            }
-            if slot.1 == key {
-                return false;
-            }
-            at = (at + 1) & mask;
-        }
-    }
-
-    fn grow(&mut self) {
-        let larger = vec![(0, 0); 2 * self.slots.len()];
-        let (former, question) = (std::mem::replace(&mut self.slots, larger), self.question);
-        self.count = 0;
-        for (_, key) in former.into_iter().filter(|slot| slot.0 == question) {
-            self.insert(key);
-        }
-    }
-}
-
 fn key_of_v6(address: Ipv6Addr) -> u64 {
     let bits = u128::from(address);
     mixed((bits >> 64) as u64) ^ bits as u64
-}
-
-/// Spreads what differs in few bits over all of them.
-pub fn mixed(bits: u64) -> u64 {
-    let spread = (bits ^ (bits >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    spread ^ (spread >> 29)
 }

@@ -1,11 +1,31 @@
-//! Which of a service's instances an answer takes: a fair draw whose price does not grow with their number. Knows
-//! places in chunks; not what stands there.
+//! Which of a service's instances an answer takes: a fair draw whose price does not grow with their number. Where they
+//! weigh differently, each is drawn as often as its weight has it, and one that weighs nothing only after all others.
+//! Knows places in chunks; not what stands there.
+
+use super::seen::Seen;
 
 /// One candidate: which chunk, and which of its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draw {
     pub chunk: u32,
     pub at: u32,
+}
+
+/// How much each of a chunk's candidates weighs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Weighing<'a> {
+    Alike(u16),
+    /// Running sums.
+    Sums(&'a [u32]),
+}
+
+/// What is known of all weights so far.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Weights {
+    #[default]
+    None,
+    Alike(u16),
+    Differ,
 }
 
 /// Up to so many candidates are all put in a hat; of more, runs are dealt.
@@ -23,6 +43,11 @@ pub struct Choice {
     first: usize,
     runs: Vec<(u32, u32)>,
     cursor: Cursor,
+    weights: Weights,
+    /// What the candidates of each chunk weigh together with all before it.
+    sums: Vec<u64>,
+    drawn: Seen,
+    turns: Vec<(f64, Draw)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -31,6 +56,12 @@ enum Cursor {
     #[default]
     Hat,
     HatAt(usize),
+    /// By weight, with so many tries left to hit one that was not drawn yet.
+    Lot {
+        tries: usize,
+    },
+    /// The hat as it lies.
+    Ordered(usize),
     /// In the runs themselves, chunk after chunk.
     Run {
         turn: usize,
@@ -46,13 +77,22 @@ enum Cursor {
 impl Choice {
     pub fn clear(&mut self) {
         self.counts.clear();
+        self.sums.clear();
         self.total = 0;
+        self.weights = Weights::None;
     }
 
     /// The next chunk has so many candidates.
-    pub fn push(&mut self, count: usize) {
+    pub fn push(&mut self, count: usize, weighing: Weighing) {
         self.counts.push(count as u32);
         self.total += count;
+        self.sums.push(self.weight() + weighing.total(count));
+        self.weights = match (self.weights, weighing) {
+            (weights, _) if count == 0 => weights,
+            (Weights::None, Weighing::Alike(weight)) => Weights::Alike(weight),
+            (Weights::Alike(all), Weighing::Alike(weight)) if weight == all => Weights::Alike(all),
+            _ => Weights::Differ,
+        };
     }
 
     pub fn total(&self) -> usize {
@@ -61,7 +101,11 @@ impl Choice {
 
     /// Begins a draw of which about `wanted` will be taken.
     pub fn begin(&mut self, wanted: usize, random: &mut fastrand::Rng) {
-        if self.total <= HAT_MAX {
+        if self.weights == Weights::Differ {
+            self.drawn.clear();
+            let is_lot = wanted < self.total && self.weight() > 0;
+            self.cursor = Cursor::Lot { tries: if is_lot { self.total } else { 0 } };
+        } else if self.total <= HAT_MAX {
             self.fill_hat();
             self.cursor = Cursor::HatAt(0);
         } else {
@@ -70,9 +114,19 @@ impl Choice {
         }
     }
 
-    pub fn next(&mut self, random: &mut fastrand::Rng) -> Option<Draw> {
+    /// `weighing` is that of a chunk, as it was pushed.
+    pub fn next<'a>(
+        &mut self,
+        weighing: impl Fn(u32) -> Weighing<'a>,
+        random: &mut fastrand::Rng,
+    ) -> Option<Draw> {
         match self.cursor {
             Cursor::Hat => None,
+            Cursor::Lot { tries } => self.next_of_lot(tries, weighing, random),
+            Cursor::Ordered(at) => {
+                self.cursor = Cursor::Ordered(at + 1);
+                self.hat.get(at).copied()
+            }
             Cursor::HatAt(at) => {
                 let left = self.hat.len().checked_sub(at).filter(|left| *left > 0)?;
                 self.hat.swap(at, at + random.usize(..left));
@@ -81,6 +135,47 @@ impl Choice {
             }
             Cursor::Run { .. } | Cursor::Rest { .. } => self.next_dealt(),
         }
+    }
+
+    fn weight(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
+    /// One of those not drawn yet, by their weights: who was drawn already is put back. Where that takes more tries than
+    /// there are candidates, few have nearly all the weight, or all that have some are drawn; then the rest are put in
+    /// order.
+    fn next_of_lot<'a>(
+        &mut self,
+        tries: usize,
+        weighing: impl Fn(u32) -> Weighing<'a>,
+        random: &mut fastrand::Rng,
+    ) -> Option<Draw> {
+        for left in (0..tries).rev() {
+            let point = random.u64(..self.weight());
+            let chunk = self.sums.partition_point(|sum| *sum <= point);
+            let before = chunk.checked_sub(1).map_or(0, |before| self.sums[before]);
+            let draw = Draw { chunk: chunk as u32, at: weighing(chunk as u32).find(point - before) };
+            if self.drawn.insert(draw.key()) {
+                self.cursor = Cursor::Lot { tries: left };
+                return Some(draw);
+            }
+        }
+        self.order_rest(weighing, random);
+        self.cursor = Cursor::Ordered(1);
+        self.hat.first().copied()
+    }
+
+    fn order_rest<'a>(&mut self, weighing: impl Fn(u32) -> Weighing<'a>, random: &mut fastrand::Rng) {
+        self.turns.clear();
+        for (chunk, count) in self.counts.iter().enumerate() {
+            let weighing = weighing(chunk as u32);
+            let all = (0..*count).map(|at| Draw { chunk: chunk as u32, at });
+            let left = all.filter(|draw| self.drawn.insert(draw.key()));
+            self.turns.extend(left.map(|draw| (turn(weighing.of(draw.at), random), draw)));
+        }
+        self.turns.sort_unstable_by(|(a, _), (b, _)| a.total_cmp(b));
+        self.hat.clear();
+        self.hat.extend(self.turns.iter().map(|(_, draw)| *draw));
     }
 
     fn fill_hat(&mut self) {
@@ -122,7 +217,7 @@ impl Choice {
             let (turn, step, rest) = match self.cursor {
                 Cursor::Run { turn, step } => (turn, step, false),
                 Cursor::Rest { turn, step } => (turn, step, true),
-                Cursor::Hat | Cursor::HatAt(_) => return None,
+                _ => return None,
             };
             let Some((start, run)) = self.runs.get(turn).copied() else {
                 if rest {
@@ -146,6 +241,50 @@ impl Choice {
     }
 }
 
+/// Whose turn is smaller comes first. Each comes before each other as often as it outweighs it, and the first of all as
+/// if drawn by weight; so do the next, of those that are left. What weighs nothing comes last.
+pub fn turn(weight: u32, random: &mut fastrand::Rng) -> f64 {
+    /// Beyond what the logarithm of a random number comes to.
+    const LAST: f64 = 1e3;
+    let chance = random.f64();
+    if weight == 0 { LAST + chance } else { -(1.0 - chance).ln() / f64::from(weight) }
+}
+
+impl Draw {
+    fn key(self) -> u64 {
+        u64::from(self.chunk) << 32 | u64::from(self.at)
+    }
+}
+
+impl Weighing<'_> {
+    pub const NOBODY: Self = Weighing::Alike(0);
+
+    fn total(self, count: usize) -> u64 {
+        match self {
+            Weighing::Alike(weight) => u64::from(weight) * count as u64,
+            Weighing::Sums(sums) => sums.last().copied().unwrap_or(0).into(),
+        }
+    }
+
+    /// Whose weight a point below the total falls in.
+    fn find(self, point: u64) -> u32 {
+        match self {
+            Weighing::Alike(weight) => (point / u64::from(weight)) as u32,
+            Weighing::Sums(sums) => sums.partition_point(|sum| u64::from(*sum) <= point) as u32,
+        }
+    }
+
+    fn of(self, at: u32) -> u32 {
+        match self {
+            Weighing::Alike(weight) => weight.into(),
+            Weighing::Sums(sums) => {
+                let at = at as usize;
+                sums[at] - at.checked_sub(1).map_or(0, |before| sums[before])
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,9 +292,70 @@ mod tests {
     fn draws(counts: &[usize], wanted: usize, take: usize, random: &mut fastrand::Rng) -> Vec<Draw> {
         let mut choice = Choice::default();
         choice.clear();
-        counts.iter().for_each(|count| choice.push(*count));
+        counts.iter().for_each(|count| choice.push(*count, Weighing::Alike(1)));
         choice.begin(wanted, random);
-        std::iter::from_fn(|| choice.next(random)).take(take).collect()
+        std::iter::from_fn(|| choice.next(|_| Weighing::Alike(1), random)).take(take).collect()
+    }
+
+    /// By chunks of weights.
+    fn weighted(chunks: &[&[u16]], wanted: usize, random: &mut fastrand::Rng) -> Vec<u16> {
+        let sums: Vec<Vec<u32>> = chunks
+            .iter()
+            .map(|chunk| {
+                let mut sum = 0;
+                let add = |weight: &u16| {
+                    sum += u32::from(*weight);
+                    sum
+                };
+                chunk.iter().map(add).collect()
+            })
+            .collect();
+        let mut choice = Choice::default();
+        sums.iter().for_each(|sums| choice.push(sums.len(), Weighing::Sums(sums)));
+        choice.begin(wanted, random);
+        let next = || choice.next(|chunk| Weighing::Sums(&sums[chunk as usize]), random);
+        std::iter::from_fn(next).map(|draw| chunks[draw.chunk as usize][draw.at as usize]).collect()
+    }
+
+    #[test]
+    fn every_weight_is_drawn_once_and_zeros_come_last() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let many: Vec<u16> = (0..600).map(|at| [0, 1, 65_535][at % 3]).collect();
+        let shapes: [&[&[u16]]; 5] =
+            [&[&[1, 2]], &[&[0, 0, 5]], &[&[0], &[], &[7, 7, 65_535]], &[&[0, 0]], &[&many, &[1], &many]];
+        for chunks in shapes {
+            for wanted in [0, 1, 3, 5000] {
+                let drawn = weighted(chunks, wanted, &mut random);
+                let first_zero = drawn.iter().position(|weight| *weight == 0).unwrap_or(drawn.len());
+                assert!(drawn[first_zero..].iter().all(|weight| *weight == 0), "{chunks:?}");
+                let sorted = |mut weights: Vec<u16>| {
+                    weights.sort_unstable();
+                    weights
+                };
+                assert_eq!(sorted(drawn), sorted(chunks.concat()), "{chunks:?} {wanted}");
+            }
+        }
+    }
+
+    /// The first, and the second of those that are left, are drawn by weight; whether by lot or in order.
+    #[test]
+    fn draws_follow_weights() {
+        let mut random = fastrand::Rng::with_seed(6);
+        let chunks: &[&[u16]] = &[&[1, 2], &[4, 13]];
+        for wanted in [2, 4] {
+            let (mut first, mut second, rounds) = ([0u32; 14], 0u32, 40_000);
+            for _ in 0..rounds {
+                let drawn = weighted(chunks, wanted, &mut random);
+                first[usize::from(drawn[0])] += 1;
+                second += u32::from(drawn[..2] == [13, 4]);
+            }
+            for (weight, expected) in [(1, 0.05), (2, 0.1), (4, 0.2), (13, 0.65)] {
+                let share = f64::from(first[weight]) / f64::from(rounds);
+                assert!((share - expected).abs() < 0.01, "{weight}: {share} for {wanted}");
+            }
+            let share = f64::from(second) / f64::from(rounds);
+            assert!((share - 0.65 * 4.0 / 7.0).abs() < 0.01, "{share}");
+        }
     }
 
     #[test]

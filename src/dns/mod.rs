@@ -17,6 +17,7 @@ mod recursion;
 mod reply;
 mod reverse;
 mod seats;
+mod seen;
 mod server;
 mod settings;
 mod slot;

@@ -10,11 +10,13 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 
 use super::{
     address::{self, SrvTarget},
-    assembly::mixed,
+    assembly::Kind,
+    choice::Weighing,
+    seen::mixed,
     wire::put_labels,
 };
 use crate::catalog::{Chunk, Health, Instance, Text, fold};
@@ -55,6 +57,18 @@ pub struct Lists {
     v6: List<Ipv6Addr>,
     /// By place in the chunk.
     srv: List<u16>,
+    /// The one weight of all that are not critical, and of all that are passing, where there is one.
+    alike: [Option<u16>; 2],
+    /// Where there is not.
+    sums: Option<Box<Sums>>,
+}
+
+/// Running sums of what the entries of each list weigh, under either policy: an entry that stands for several
+/// instances weighs what they do together.
+struct Sums {
+    v4: [Box<[u32]>; 2],
+    v6: [Box<[u32]>; 2],
+    srv: [Box<[u32]>; 2],
 }
 
 /// What answers take from a chunk, whole where it is an address: passing ones first, then the rest of those that are not critical; each record once, and in
@@ -178,14 +192,27 @@ impl Lists {
         let record = |place: u16| &records[place as usize];
         places.retain(|place| health(*place) != Health::Critical);
         random.shuffle(&mut places);
-        places.sort_by_key(|place| health(*place) != Health::Passing);
+        // Of those that are one record the first is told: better one that weighs something.
+        places.sort_by_key(|place| (health(*place) != Health::Passing, record(*place).weight == 0));
         let passing = places.iter().filter(|place| health(**place) == Health::Passing).count();
+        let policies = [&places[..], &places[..passing]];
+        let alike = policies.map(|places| alike(places.iter().map(|place| record(*place).weight)));
+        let sums = alike.contains(&None).then(|| {
+            let weight = |place: u16| record(place).weight;
+            Box::new(Sums {
+                v4: policies.map(|places| sums(places, |place| record(place).v4, weight)),
+                v6: policies.map(|places| sums(places, |place| record(place).v6, weight)),
+                srv: policies.map(|places| sums(places, |place| Some(record(place).key()), weight)),
+            })
+        });
         Lists {
             passing: passing as u16,
             ready: places.len() as u16,
             v4: List::of(&places, passing, |place| record(place).v4, |_, address| address),
             v6: List::of(&places, passing, |place| record(place).v6, |_, address| address),
             srv: List::of(&places, passing, |place| Some(record(place).key()), |place, _| place),
+            alike,
+            sums,
         }
     }
 
@@ -203,10 +230,51 @@ impl Lists {
         self.srv.under(only_passing)
     }
 
+    /// How much the candidates for an answer weigh.
+    pub fn weighing(&self, kind: Kind, only_passing: bool) -> Weighing<'_> {
+        let policy = usize::from(only_passing);
+        match (self.alike[policy], &self.sums) {
+            (None, Some(sums)) => Weighing::Sums(match kind {
+                Kind::Aaaa => &sums.v6[policy],
+                Kind::Srv => &sums.srv[policy],
+                Kind::A | Kind::Any | Kind::Other => &sums.v4[policy],
+            }),
+            (weight, _) => weight.map_or(Weighing::NOBODY, Weighing::Alike),
+        }
+    }
+
     /// How many instances there are under a health policy, with or without a record of some kind.
     pub fn count(&self, only_passing: bool) -> usize {
         usize::from(if only_passing { self.passing } else { self.ready })
     }
+}
+
+/// The one weight there is; `None` where they differ.
+fn alike(mut weights: impl Iterator<Item = u16>) -> Option<u16> {
+    let first = weights.next().unwrap_or_default();
+    weights.all(|weight| weight == first).then_some(first)
+}
+
+/// In the order of the list that has the same keys.
+fn sums<K: Hash + Eq>(
+    places: &[u16],
+    key: impl Fn(u16) -> Option<K>,
+    weight: impl Fn(u16) -> u16,
+) -> Box<[u32]> {
+    let mut entries = AHashMap::with_capacity(places.len());
+    let mut weights: Vec<u32> = Vec::with_capacity(places.len());
+    for (place, key) in places.iter().filter_map(|place| Some((*place, key(*place)?))) {
+        let entry = *entries.entry(key).or_insert(weights.len());
+        if entry == weights.len() {
+            weights.push(0);
+        }
+        weights[entry] += u32::from(weight(place));
+    }
+    weights.iter_mut().fold(0, |before, weight| {
+        *weight += before;
+        *weight
+    });
+    weights.into()
 }
 
 impl<T> List<T> {
