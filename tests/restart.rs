@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use hickory_proto::rr::RecordType;
@@ -349,6 +350,50 @@ fn what_cannot_be_written_is_refused_and_changes_nothing() {
     fs::write(&state, "").unwrap();
     put(&agent, "/v1/agent/check/pass/c?note=fine", "");
     assert_eq!(said(&agent), ["c passing fine"]);
+}
+
+/// On a real file system of its own, of 256 kB.
+#[test]
+fn a_full_disk_refuses_what_comes_and_recovers() {
+    if !Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: unshare -rm is not there, or not allowed");
+        return;
+    }
+    let data = Data::new();
+    let mut command = Command::new("unshare");
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).args(["-rm", "sh", "-c"]);
+    command.arg(r#"mount -t tmpfs -o size=256k none "$0" && exec "$@""#);
+    command.arg(&data.0).arg(env!("CARGO_BIN_EXE_lictor"));
+    let agent = Agent::launch(command, support::fresh_address(), &["-dev", &data.flag()], &[]);
+    agent.wait_for_log("agent running!");
+    let try_register = |name: &str, port: u16| {
+        let body = format!(r#"{{"Name":"{name}","Port":{port}}}"#);
+        agent.request("PUT", "/v1/agent/service/register", &body)
+    };
+    put(&agent, "/v1/agent/check/register", r#"{"Name":"c","TTL":"1h"}"#);
+    let mut count = 0;
+    let text = loop {
+        match try_register(&format!("s{count}"), 80) {
+            (200, _) => count += 1,
+            (status, text) => break (status, text),
+        }
+        assert!(count < 200);
+    };
+    assert_eq!(text.0, 500);
+    assert!(text.1.starts_with("nothing was changed: ") && text.1.contains("No space left"), "{}", text.1);
+    assert_eq!(try_register("s0", 81).0, 500);
+    let services = agent.get("/v1/agent/services");
+    assert_eq!((services.as_object().unwrap().len(), &services["s0"]["Port"]), (count, &json!(80)));
+    for word in 0..3 {
+        put(&agent, &format!("/v1/agent/check/pass/c?note={word}{}", "x".repeat(3000)), "");
+    }
+    assert_eq!(said(&agent), [format!("c passing 2{}", "x".repeat(3000))], "a word counts on a full disk");
+    agent.wait_for_log("the words of TTL checks count, but cannot be written");
+    put(&agent, "/v1/agent/service/deregister/s1", "");
+    put(&agent, "/v1/agent/service/deregister/s2", "");
+    assert_eq!(try_register("s0", 81), (200, String::new()));
+    put(&agent, "/v1/agent/check/pass/c?note=fine", "");
+    agent.wait_for_log("the words of TTL checks are written again");
 }
 
 /// `config-cli.md` §2.1.
