@@ -4,6 +4,7 @@
 //! ```text
 //! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
 //! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet, services
+//! zones tests/zones                                the zone files of a directory, and those that are built in
 //! set udp_answer_limit 8                           settings
 //! recursor one servfail                            what a recursor does (tests/support/upstream.rs), by its name
 //! ask pay.service.consul SRV                       a question: edns N, ecs NET, tcp, class CH, from IP, do, rd, ad, cd
@@ -30,7 +31,7 @@ use lictor::{
     catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
     dns::{
         Asker, Network, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones,
-        Strategy, Transport, View,
+        Strategy, Transport, View, ZoneFiles,
     },
 };
 use tokio::{
@@ -51,6 +52,7 @@ struct Case {
     settings: Settings,
     /// In order; the servers that play them are started with the case.
     recursors: Vec<(String, Script)>,
+    zones: StaticZones,
     asked: Vec<(Question, Vec<String>)>,
 }
 
@@ -131,6 +133,7 @@ impl Case {
             file: file.into(),
             catalog,
             settings,
+            zones: StaticZones::default(),
             recursors: Vec::new(),
             asked: Vec::new(),
         };
@@ -172,6 +175,11 @@ impl Case {
                 for number in 0..count.parse::<u32>().unwrap() {
                     self.service(&format!("type-{number:03}"), "birch", &["port=80"]);
                 }
+            }
+            ["zones", directory] => {
+                let mut files = ZoneFiles::default();
+                files.read(&[directory.into()], &["consul."], true);
+                self.zones = files.zones(self.recursors.is_empty());
             }
             ["set", key, value] => self.set(key, value),
             _ => panic!("{}: {}: not understood: {line}", self.file, self.title),
@@ -483,14 +491,14 @@ impl SocketRoads {
 
     /// The replies of every road that this question can take.
     async fn ask_all(&self, case: &Case, question: &Question) -> Vec<(&'static str, Option<Vec<u8>>)> {
-        let Case { catalog, settings, .. } = case;
+        let Case { catalog, settings, zones, .. } = case;
         let mut replies = Vec::new();
         let mut silent = false;
         for (road, mut responder) in
             [("the fast answer", Responder::new(1)), ("the plain answer", Responder::plain(2))]
         {
             let mut out = Vec::new();
-            let view = View { catalog: Some(catalog), settings, zones: &StaticZones::default(), fresh: true };
+            let view = View { catalog: Some(catalog), settings, zones, fresh: true };
             match responder.respond(&view, &question.asker, &question.packet, &mut out) {
                 Outcome::Answered => replies.push((road, Some(out))),
                 Outcome::Silent => replies.push((road, None)),
@@ -503,6 +511,7 @@ impl SocketRoads {
         }
         self.published.catalog.store(Some(Arc::new(catalog.clone())));
         self.published.settings.store(Arc::new(settings.clone()));
+        self.published.zones.store(Arc::new(zones.clone()));
         match question.asker.transport {
             Transport::Tcp => replies.push(("TCP", tcp(self.batch, &question.packet, silent).await)),
             Transport::Udp => {

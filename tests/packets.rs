@@ -8,7 +8,7 @@ use std::{fs, net::IpAddr, time::Duration};
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
 use lictor::{
     catalog::{Catalog, Command, Node, Register, Service},
-    dns::{Asker, Responder, Settings, StaticZones, Transport, View},
+    dns::{Asker, Responder, Settings, Transport, View, ZoneFiles},
 };
 use tokio::time::Instant;
 
@@ -70,6 +70,9 @@ fn every_packet_gets_what_it_deserves() {
     let seed = number("LICTOR_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
     let deadline = Instant::now() + Duration::from_secs(number("LICTOR_FUZZ_SECS").unwrap_or(1));
     let (corpus, catalog) = (corpus(), catalog());
+    let mut files = ZoneFiles::default();
+    files.read(&["tests/zones".into()], &["consul."], true);
+    let zones = files.zones(true);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut responders = [Responder::new(seed), Responder::plain(seed)];
     let (mut out, mut tried) = (Vec::new(), 0u64);
@@ -88,7 +91,7 @@ fn every_packet_gets_what_it_deserves() {
             let view = View {
                 catalog: known.then_some(&catalog),
                 settings: &settings,
-                zones: &StaticZones::default(),
+                zones: &zones,
                 fresh: random.u8(..8) > 0,
             };
             responder.respond(&view, &asker, &packet, &mut out);

@@ -13,6 +13,7 @@ mod keep;
 mod local;
 pub mod port;
 mod sync;
+mod zones;
 
 use std::{
     mem::take,
@@ -137,7 +138,7 @@ struct Shared {
     registered: watch::Sender<u64>,
     dns: Arc<ArcSwap<dns::Settings>>,
     dns_addrs: Vec<SocketAddr>,
-    zones: Arc<ArcSwap<dns::StaticZones>>,
+    zones: zones::Zones,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
     timing: ArcSwap<Timing>,
@@ -215,7 +216,7 @@ impl Agent {
             registered: watch::channel(0).0,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
-            zones: Arc::default(),
+            zones: zones::Zones::default(),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
@@ -223,12 +224,13 @@ impl Agent {
             raft,
             reread,
         });
+        shared.zones.read(&reloadable.dns);
         let services = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let published = dns::Published {
             catalog: shared.raft.published().clone(),
             settings: shared.dns.clone(),
-            zones: shared.zones.clone(),
+            zones: shared.zones.published.clone(),
             fresh: shared.raft.fresh().clone(),
         };
         let stop = services.clone();
@@ -249,6 +251,7 @@ impl Agent {
         let kept = store.map(|store| shared.keep(store, queue));
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
+        tasks.spawn(zones::watch(shared.clone(), services.clone()));
         let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
         tasks.spawn(async move {
             if let Err(error) = http_server.run(api, settings, stop).await {

@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{Failure, Outcome, parse};
-use crate::config::{Flags, Format, load};
+use crate::{
+    config::{Config, Flags, Format, load},
+    dns::ZoneFiles,
+};
 
 #[derive(Args)]
 struct Arguments {
@@ -29,6 +32,7 @@ pub fn run(arguments: Vec<String>) -> Outcome {
     match load(&flags) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            check_zones(&config)?;
             if !arguments.quiet {
                 println!("Configuration is valid!");
             }
@@ -36,4 +40,11 @@ pub fn run(arguments: Vec<String>) -> Outcome {
         }
         Err(faults) => Err(Failure::new(format!("Config validation failed: {faults}"))),
     }
+}
+
+/// What would be wrong with the static zones. An agent starts all the same, without the zones that have faults.
+fn check_zones(config: &Config) -> Outcome {
+    let told = ZoneFiles::default().read(&config.dns.zones, &config.dns.domains(), true);
+    let faults: Vec<String> = told.iter().filter(|told| told.is_fault()).map(ToString::to_string).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Failure::new(faults.join("\n"))) }
 }

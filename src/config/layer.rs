@@ -2,6 +2,7 @@
 //! wait until all trees are one.
 
 use std::{
+    fs,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use super::{
     keys,
     reader::{Fields, Findings},
     recursors::{self, Named},
+    sources::reason,
     tree::{Kind, Member, Place},
 };
 use crate::{catalog::check_meta, check::Span, dns, http};
@@ -385,6 +387,7 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
                 }
             }
         }
+        read_zones(&mut block, dns, findings);
         block.finish(findings);
     }
     own.finish(findings);
@@ -421,6 +424,26 @@ fn read_listen(block: &mut Fields, findings: &mut Findings) -> Vec<(SocketAddr, 
         }
     }
     listen
+}
+
+/// Where master files are. What stands in them is read later, and a fault there stops no start.
+fn read_zones(block: &mut Fields, dns: &mut dns::Settings, findings: &mut Findings) {
+    let (path, Some(value)) = (block.path("zones"), block.take("zones")) else { return };
+    let Kind::List(values) = &value.kind else {
+        findings.no_list::<()>(&path, value);
+        return;
+    };
+    for value in values {
+        let Some(path) = findings.text(&path, value) else { continue };
+        match fs::metadata(&path) {
+            Ok(_) => dns.zones.push(path.into()),
+            Err(error) => {
+                let expected = "expected a directory of master files (*.zone), or one such file";
+                let text = format!("lictor.dns.zones: {path:?}: {}; {expected}", reason(&error));
+                findings.fault::<()>(value.place.clone(), text);
+            }
+        }
+    }
 }
 
 /// A negative one counts as none.

@@ -155,7 +155,7 @@ fn keep(parsed: Result<Value, SyntaxError>, findings: &mut Findings) -> Option<V
 }
 
 /// In the words that scripts know.
-fn reason(error: &io::Error) -> String {
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file or directory".into(),
         io::ErrorKind::PermissionDenied => "permission denied".into(),

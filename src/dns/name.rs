@@ -225,6 +225,16 @@ impl<'a> Name<'a> {
         if label < self.count { usize::from(self.starts[label]) } else { self.asked.len() - 1 }
     }
 
+    /// The labels from one up to another, lower-cased, in wire form.
+    pub fn between(&self, from: usize, to: usize) -> &[u8] {
+        &self.folded[self.offset(from)..self.offset(to)]
+    }
+
+    /// The name that begins at a label, lower-cased, in wire form with the root.
+    pub fn from(&self, label: usize) -> &[u8] {
+        &self.folded[self.offset(label)..self.asked.len()]
+    }
+
     /// How many labels stand left of `zone`, if the name ends with it.
     fn depth_in(&self, zone: &[u8]) -> Option<usize> {
         let start = self.asked.len().checked_sub(zone.len())?;

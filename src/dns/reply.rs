@@ -9,6 +9,7 @@ use super::{
     answer::{Answer, Asked, Data, Owner, Record, secs},
     assembly::{self, Assembled, Assembly, Cut},
     errand::{Errand, Wants},
+    from_zone::FromZone,
     name::{Lookup, Name, Part, Zones, labels_of},
     reverse::Reverse,
     settings::Settings,
@@ -17,7 +18,7 @@ use super::{
         self, Ede, HEAD_BYTES, HEADER_BYTES, Opt, PLAIN_UDP_BYTES, POINTER_END, Parsed, QUESTION_AT, Query,
         Rcode, class, kind,
     },
-    zones::StaticZones,
+    zones::{Served, StaticZones},
 };
 use crate::catalog::Catalog;
 
@@ -96,8 +97,8 @@ const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
 const STALE: Ede = Ede { code: 3, text: "from before a restart; what came last is not in yet" };
 const STALE_NXDOMAIN: Ede = Ede { code: 19, ..STALE };
 const QR: u8 = 0x80;
-const AA: u8 = 0x04;
-const TC: u8 = 0x02;
+pub const AA: u8 = 0x04;
+pub const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 const RA: u8 = 0x80;
 const CD: u8 = 0x10;
@@ -201,9 +202,10 @@ impl Responder {
         None
     }
 
-    /// A name in none of our zones: who lives at an address the catalog knows; else whoever else can be asked.
+    /// A name in none of the catalog's zones: who lives at an address the catalog knows; else what a file says; else
+    /// whoever else can be asked.
     fn outside(
-        &self,
+        &mut self,
         view: &View,
         query: &Query,
         name: &Name,
@@ -211,15 +213,13 @@ impl Responder {
         out: &mut Vec<u8>,
     ) -> Option<Wants> {
         let settings = view.settings;
-        let is_ours = matches!(query.qclass, class::IN | class::ANY) && !limits.is_for_parent(query);
-        let Some(reverse) = Reverse::parse(name).filter(|_| is_ours) else {
-            return elsewhere(query, limits, out);
-        };
-        let Some(catalog) = view.catalog else {
+        let is_in = matches!(query.qclass, class::IN | class::ANY);
+        let reverse = Reverse::parse(name).filter(|_| is_in && !limits.is_for_parent(query));
+        if reverse.is_some() && view.catalog.is_none() {
             put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
             return None;
-        };
-        let asked = Asked {
+        }
+        let asked = view.catalog.map(|catalog| Asked {
             catalog,
             settings,
             name,
@@ -228,11 +228,23 @@ impl Responder {
             zone_bytes: query.name.len(),
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
-        };
-        let answer = match asked.reverse(&reverse) {
-            Some(known) => known,
-            None if limits.elsewhere == Elsewhere::Nobody => asked.no_such_reverse(&reverse),
-            None => return elsewhere(query, limits, out),
+        });
+        let known = reverse.and_then(|reverse| asked.as_ref()?.reverse(&reverse));
+        let is_child = |zone: &Served| zone.as_ref().is_some_and(|zone| zone.depth_of(name) == 0);
+        let served = view.zones.find(name, query.qtype).filter(|zone| {
+            is_in && self.zones.split(name).is_none() && !(limits.is_for_parent(query) && is_child(zone))
+        });
+        if let (Some(zone), true) = (served, known.as_ref().is_none_or(|known| known.items.is_empty())) {
+            let from_zone = FromZone { view, query, name, limits, asked, lives_below: known.is_some() };
+            from_zone.put(zone.as_deref(), &mut self.random, out);
+            return None;
+        }
+        let answer = match (known, reverse, asked) {
+            (Some(known), ..) => known,
+            (None, Some(reverse), Some(asked)) if limits.elsewhere == Elsewhere::Nobody => {
+                asked.no_such_reverse(&reverse)
+            }
+            _ => return elsewhere(query, limits, out),
         };
         Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
         None
@@ -399,7 +411,7 @@ pub fn put_refusal(
     }
 }
 
-fn put_question(out: &mut Vec<u8>, query: &Query, limits: &Limits, rcode: Rcode, flags: u8) {
+pub fn put_question(out: &mut Vec<u8>, query: &Query, limits: &Limits, rcode: Rcode, flags: u8) {
     let bits = |set: bool, bit: u8| if set { bit } else { 0 };
     let available = bits(limits.elsewhere == Elsewhere::Asked, RA);
     let flags = [QR | flags | bits(query.rd, RD), available | bits(query.cd, CD) | rcode as u8 & 0xf];
@@ -498,14 +510,14 @@ impl Reply<'_> {
 }
 
 /// The names that a message holds already, to be pointed at.
-struct Names {
-    compress: bool,
-    zone_at: usize,
-    seen: AHashMap<Owner, usize>,
+pub struct Names {
+    pub compress: bool,
+    pub zone_at: usize,
+    pub seen: AHashMap<Owner, usize>,
 }
 
 impl Names {
-    fn put_record(&mut self, out: &mut Vec<u8>, record: &Record) {
+    pub fn put_record(&mut self, out: &mut Vec<u8>, record: &Record) {
         self.put_owner(out, &record.owner);
         let data_at = out.len() + HEAD_BYTES - 2;
         match &record.data {

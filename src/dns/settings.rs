@@ -1,6 +1,6 @@
 //! What an operator sets about answers (`dns.md` §23).
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::recursion::Recursion;
 
@@ -29,6 +29,8 @@ pub struct Settings {
     pub udp_bytes_max_loopback: u16,
     /// Most bytes sent by UDP to any other client, whatever it offers.
     pub udp_bytes_max: u16,
+    /// Master files of static zones, and directories of them.
+    pub zones: Vec<PathBuf>,
     /// Serve UDP in batches with a thread a core (Linux). Off: one plain socket; the answers are the same.
     pub udp_batch: bool,
     pub recursion: Recursion,
@@ -57,6 +59,13 @@ impl Default for Soa {
     }
 }
 
+impl Settings {
+    /// The zones that the catalog answers.
+    pub fn domains(&self) -> Vec<&str> {
+        [Some(&self.domain), self.alt_domain.as_ref()].into_iter().flatten().map(String::as_str).collect()
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -74,6 +83,7 @@ impl Default for Settings {
             soa: Soa::default(),
             udp_bytes_max_loopback: 4096,
             udp_bytes_max: 1232,
+            zones: Vec::new(),
             udp_batch: true,
             recursion: Recursion::default(),
         }

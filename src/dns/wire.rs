@@ -22,6 +22,7 @@ pub mod kind {
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const PTR: u16 = 12;
+    pub const MX: u16 = 15;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
@@ -52,6 +53,8 @@ pub enum Rcode {
     NxDomain = 3,
     NotImp = 4,
     Refused = 5,
+    /// A name that would be too long (RFC 6672 §2.2).
+    YxDomain = 6,
     BadVers = 16,
 }
 
@@ -168,7 +171,7 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
 }
 
 /// Where a run of labels ends, its root included.
-fn labels_end(bytes: &[u8]) -> Option<usize> {
+pub fn labels_end(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         match *bytes.get(at)? {
