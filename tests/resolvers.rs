@@ -71,12 +71,14 @@ fn the_examples_are_what_is_written() {
 /// Links, modes and folders as they were; nothing is left beside.
 #[test]
 fn to_undo_leaves_everything_as_it_was() {
-    for resolver in RESOLVERS {
+    let ways =
+        [&["-server=127.0.0.1:53"][..], &["-server=[::1]:53", "-reverse=private", "-reverse=fd00::/8"]];
+    for (resolver, way) in RESOLVERS.into_iter().flat_map(|resolver| ways.map(|way| (resolver, way))) {
         let root = Root::new();
         let options = root.at("etc/bind/named.conf.options");
         fs::set_permissions(&options, fs::Permissions::from_mode(0o640)).unwrap();
         let before = root.tree();
-        let arguments = ["-domain=consul", "-server=127.0.0.1:53"];
+        let arguments = [&["-domain=consul"], way].concat();
         let shown = root.install(resolver, &[&arguments[..], &["-dry-run"]].concat());
         assert!(shown.contains("Nothing was changed"), "{shown}");
         assert_eq!(root.tree(), before, "{resolver}: a dry run changes nothing");
@@ -97,14 +99,14 @@ fn to_undo_leaves_everything_as_it_was() {
 #[test]
 fn what_fails_half_way_changes_nothing() {
     let root = Root::new();
-    // A file where a folder is needed.
-    fs::write(root.at("etc/dnssec-trust-anchors.d"), "").unwrap();
+    // The second file is written beside its place first: there a folder stands in the way.
+    fs::create_dir_all(root.at("etc/dnssec-trust-anchors.d/.lictor.negative.lictor-new")).unwrap();
     let before = root.tree();
     let output =
         root.try_install(&["-resolver=systemd-resolved", "-apply", "-domain=consul", "-server=127.0.0.1:1"]);
     assert!(!output.status.success());
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains("dnssec-trust-anchors.d"), "{told}");
+    assert!(told.contains("lictor.negative: ") && told.contains("nothing was changed"), "{told}");
     assert_eq!(root.tree(), before, "{told}");
 }
 
@@ -386,8 +388,8 @@ struct Trial {
 impl Trial {
     /// `None`, and a word about it, where the program is not here.
     fn of(resolver: &'static str, program: &str, version: &str) -> Option<Trial> {
-        if Command::new(program).arg(version).output().is_err() {
-            println!("skipped: {program} is not installed");
+        if !Command::new(program).arg(version).output().is_ok_and(|output| output.status.success()) {
+            println!("skipped: {program} is not installed, or does not run");
             return None;
         }
         let agent = Agent::start_with(&["-dev", "-alt-domain=other"], &[("web.hcl", &services())]);

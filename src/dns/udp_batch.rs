@@ -169,8 +169,8 @@ const PACKET_STRIDE: usize = PACKET_BYTES_MAX + 1 + 3 * 64;
 /// After a failed receive, so that an error that stays does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
-/// Moves batches until `stopping` is set and the socket shut down, or the doze ended. `snapshot` is taken once a batch and not held while
-/// waiting for the next; `respond` is called once a packet, with an empty reply that it may leave empty.
+/// Moves batches until `stopping` is set, and the socket shut down or the doze ended. `snapshot` is taken once a batch and
+/// not held while waiting for the next; `respond` is called once a packet, with an empty reply that it may leave empty.
 pub fn exchange<S>(
     socket: &Socket,
     doze: Option<&Doze>,

@@ -114,6 +114,7 @@ impl Machine {
             State::Folder => fs::create_dir_all(&at),
             State::File(file) => put_file(&at, &beside, file).inspect_err(|_| drop(fs::remove_file(&beside))),
             State::Link(to) => {
+                let _of_a_former_run = fs::remove_file(&beside);
                 symlink(to, &beside)?;
                 fs::rename(&beside, &at).inspect_err(|_| drop(fs::remove_file(&beside)))
             }
