@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
@@ -28,11 +29,24 @@ pub fn run(arguments: Vec<String>) -> Outcome {
         return Err(Failure::new(format!("==> {refusal}")));
     }
     let level = log::start(&config.log.level, config.log.json).map_err(Failure::new)?;
+    take_descriptors();
     // Before the runtime: it changes the environment.
     let activation = Activation::take(&config.dns_addrs, &config.http_addrs);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
     runtime.block_on(live(flags, config, activation, level))
+}
+
+/// Each connection and each question to a recursor takes one, and the soft limit is made for programs that know no more
+/// than 1,024. No more than a program that a check runs can go through, should it close them all.
+fn take_descriptors() {
+    const ENOUGH: u64 = 65_536;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard.min(ENOUGH)
+    {
+        // Without them it runs all the same, and less bears it.
+        let _refused = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH), hard);
+    }
 }
 
 /// The life of an agent, to its exit code.
