@@ -96,6 +96,19 @@ fn a_low_port_without_the_right_to_it_is_explained() {
 }
 
 #[test]
+fn an_agent_answers_wherever_it_is_told_to_listen() {
+    let address = support::fresh_address();
+    let listen = format!("lictor {{ dns {{ listen = [\"{address}:5300\"] }} }}");
+    let agent = Agent::start(&["-dev", "-hcl", &listen]);
+    for dns in [agent.dns(), (address, 5300).into()] {
+        assert!(ask(dns, "consul.", RecordType::NS).metadata.authoritative, "{dns}");
+    }
+    let expected =
+        format!("[\"tcp://{0}\",\"udp://{0}\",\"tcp://{1}:5300\",\"udp://{1}:5300\"]", agent.dns(), address);
+    assert_eq!(agent.get("/v1/agent/self")["DebugConfig"]["DNSAddrs"].to_string(), expected);
+}
+
+#[test]
 fn what_cannot_be_secured_or_joined_yet_does_not_start() {
     for (arguments, text) in [
         (&["-server", "-data-dir=/nowhere", "-bootstrap-expect=3"][..], "bootstrap_expect = 3: "),

@@ -89,6 +89,8 @@ fn to_undo_leaves_everything_as_it_was() {
         let again = root.install(resolver, &[&arguments[..], &["-apply"]].concat());
         assert!(again.contains("everything is written already"), "{again}");
         assert_eq!(root.tree(), after, "{resolver}: twice is once");
+        assert!(root.try_install(&["-undo", "-dry-run"]).status.success());
+        assert_eq!(root.tree(), after, "{resolver}: nor does a dry run of undo");
         root.undo();
         assert_eq!(root.tree(), before, "{resolver}");
         assert!(root.undo().contains("Nothing of lictor's is there"));
@@ -145,6 +147,21 @@ fn an_answer_that_does_not_come_fails_the_command() {
     root.undo();
     let told = root.install("dnsmasq", &["-apply", &http, &format!("-ask={}", agent.dns())]);
     assert!(told.contains("for the SOA of lan: the answer came."), "{told}");
+}
+
+#[test]
+fn the_group_says_what_it_can() {
+    for (arguments, code) in [
+        (&["dns"][..], 1),
+        (&["dns", "remove"], 1),
+        (&["dns", "-help"], 0),
+        (&["dns", "install", "-apply", "-undo"], 1),
+    ] {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let told = if code == 0 { output.stdout } else { output.stderr };
+        assert!(String::from_utf8_lossy(&told).contains("dns install"), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -281,8 +298,9 @@ cp -r /etc/bind /run/before
 "$LICTOR" agent -dev >"$FOLDER/agent" 2>&1 & agent=$!
 named -g -u bind -c /etc/bind/named.conf >"$FOLDER/named" 2>&1 & named=$!
 trap 'kill $agent $named 2>/dev/null; wait' EXIT
+tries=0
 until grep -q "agent running" "$FOLDER/agent" && grep -q "running$" "$FOLDER/named"; do
-    kill -0 $agent; kill -0 $named; sleep 0.05
+    kill -0 $agent; kill -0 $named; sleep 0.05; tries=$((tries + 1)); [ $tries -lt 600 ]
 done
 "$LICTOR" dns install -apply
 "$LICTOR" dns install -apply
