@@ -12,6 +12,7 @@ use super::{
     name::{Lookup, Name, Part, Zones, labels_of},
     settings::Settings,
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
+    zones::StaticZones,
 };
 use crate::catalog::{Catalog, Group, Health, Home, Instance, Node};
 
@@ -80,6 +81,11 @@ pub enum Data {
         key: String,
         value: String,
     },
+    /// Of any other type, in wire form, with its names in full.
+    Whole {
+        kind: u16,
+        wire: Vec<u8>,
+    },
 }
 
 /// What an answer is made from.
@@ -89,6 +95,7 @@ pub struct Asked<'a> {
     pub name: &'a Name<'a>,
     pub qtype: u16,
     pub zones: &'a Zones,
+    pub files: &'a StaticZones,
     /// Of the zone's name, its root included.
     pub zone_bytes: usize,
     pub has_edns: bool,

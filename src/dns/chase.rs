@@ -5,6 +5,7 @@ use std::mem;
 
 use super::{
     answer::{Answer, Asked, Data, Item, Owner, Record},
+    from_zone,
     name::{Lookup, Name},
     wire::{Ede, Rcode, kind},
 };
@@ -140,11 +141,13 @@ impl Asked<'_> {
         chased
     }
 
-    /// What a host has, if its name is one of ours; told in names that stand for themselves.
+    /// What a host has, if its name is one of ours, or one that a file tells of; told in names that stand for themselves.
     fn look_up(&self, host: &[u8], qtype: u16, random: &mut fastrand::Rng) -> Option<Answer> {
         let asked = [host, &[0]].concat();
         let name = Name::new(&asked);
-        let depth = self.zones.split(&name)?;
+        let Some(depth) = self.zones.split(&name) else {
+            return from_zone::of_host(self.files, &name, qtype);
+        };
         let lookup = self.zones.parse(&name, depth, false);
         let zone = &host[name.offset(depth)..];
         let inner = Asked { name: &name, qtype, zone_bytes: zone.len() + 1, ..*self };
@@ -223,7 +226,7 @@ impl Record {
             | Data::Ns(name)
             | Data::Ptr(name)
             | Data::Soa { servers: name, .. } => alone(name),
-            Data::Address(_) | Data::Meta { .. } => {}
+            Data::Address(_) | Data::Meta { .. } | Data::Whole { .. } => {}
         }
     }
 }

@@ -168,6 +168,7 @@ impl Responder {
             name: &name,
             qtype: query.qtype,
             zones: &self.zones,
+            files: view.zones,
             zone_bytes: query.name.len() - name.offset(depth),
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
@@ -225,6 +226,7 @@ impl Responder {
             name,
             qtype: query.qtype,
             zones: &self.zones,
+            files: view.zones,
             zone_bytes: query.name.len(),
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
@@ -236,8 +238,7 @@ impl Responder {
         });
         if let (Some(zone), true) = (served, known.as_ref().is_none_or(|known| known.items.is_empty())) {
             let from_zone = FromZone { view, query, name, limits, asked, lives_below: known.is_some() };
-            from_zone.put(zone.as_deref(), &mut self.random, out);
-            return None;
+            return from_zone.put(zone.as_deref(), &mut self.random, out);
         }
         let answer = match (known, reverse, asked) {
             (Some(known), ..) => known,
@@ -372,6 +373,10 @@ impl Limits {
     /// More answers than a message can hold.
     fn items_max(&self) -> usize {
         self.bytes_max / HEAD_BYTES + 1
+    }
+
+    pub fn asks_elsewhere(&self) -> bool {
+        self.elsewhere == Elsewhere::Asked
     }
 
     /// What a zone says of its children is not the child's to say, if the parent can be asked.
@@ -540,6 +545,10 @@ impl Names {
             Data::Ptr(target) => {
                 wire::put_head(out, kind::PTR, record.ttl_secs, 0);
                 self.put_owner(out, target);
+            }
+            Data::Whole { kind, wire } => {
+                wire::put_head(out, *kind, record.ttl_secs, 0);
+                out.extend_from_slice(wire);
             }
             Data::Soa { servers, numbers } => {
                 wire::put_head(out, kind::SOA, record.ttl_secs, 0);

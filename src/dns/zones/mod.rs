@@ -27,7 +27,7 @@ use lex::At;
 
 pub use answer::{Answered, Budget, put};
 pub use files::{Told, ZoneFiles};
-pub use zone::Zone;
+pub use zone::{Found, Set, Zone};
 
 /// Every zone that is served from a file, as one value: published whole.
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use crate::dns::{
     wire::{NAME_BYTES_MAX, kind},
 };
 
-const DNAME: u16 = 39;
+pub const DNAME: u16 = 39;
 pub const DS: u16 = 43;
 /// What may stand beside a CNAME (RFC 4035 §2.5).
 const BESIDE_CNAME: [u16; 3] = [kind::CNAME, 46, 47];
