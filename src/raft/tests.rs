@@ -1,6 +1,7 @@
 //! Commands through a real openraft, from many proposers; on disks of every kind in `disks`.
 
 mod disks;
+mod fuzz;
 mod simulated;
 
 use std::{future::Future, pin::pin, task::Poll};
