@@ -588,6 +588,7 @@ fn what_may_be_stale_says_so() {
     for (line, ede) in [
         ("cache.service.consul A edns 1232", "ede 3"),
         ("ash.node.consul TXT edns 1232", "ede 3"),
+        ("11.0.1.10.in-addr.arpa PTR edns 1232", "ede 3"),
         ("nosvc.service.consul A edns 1232", "ede 19"),
     ] {
         let question = question(line);

@@ -57,6 +57,16 @@ pub enum Outcome {
     Later(Box<Errand>),
 }
 
+impl View<'_> {
+    /// Says of an answer from the catalog that it is stale, where it may be (RFC 8914).
+    fn mark(&self, answer: &mut Answer) {
+        if !self.fresh {
+            let is_negative = answer.rcode == Some(Rcode::NxDomain);
+            answer.ede = Some(if is_negative { STALE_NXDOMAIN } else { STALE });
+        }
+    }
+}
+
 /// Answers packets. One for each thread: it holds its randomness, and room to work in.
 pub struct Responder {
     random: fastrand::Rng,
@@ -187,10 +197,7 @@ impl Responder {
             Assembled::NoneReady { any } => asked.none_ready(any),
             Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
         };
-        if !view.fresh {
-            let is_negative = answer.rcode == Some(Rcode::NxDomain);
-            answer.ede = Some(if is_negative { STALE_NXDOMAIN } else { STALE });
-        }
+        view.mark(&mut answer);
         let of_service = matches!(lookup, Lookup::Service { .. });
         if of_service && query.qtype != kind::SRV && settings.a_record_limit > 0 {
             answer.cut(settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
@@ -240,13 +247,14 @@ impl Responder {
             let from_zone = FromZone { view, query, name, limits, asked, lives_below: known.is_some() };
             return from_zone.put(zone.as_deref(), &mut self.random, out);
         }
-        let answer = match (known, reverse, asked) {
+        let mut answer = match (known, reverse, asked) {
             (Some(known), ..) => known,
             (None, Some(reverse), Some(asked)) if limits.elsewhere == Elsewhere::Nobody => {
                 asked.no_such_reverse(&reverse)
             }
             _ => return elsewhere(query, limits, out),
         };
+        view.mark(&mut answer);
         Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
         None
     }
