@@ -206,7 +206,7 @@ fn told(
 #[test]
 fn the_fast_road_gives_what_the_plain_one_gives() {
     let (mut compared, mut chosen) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..24 {
         let mut random = fastrand::Rng::with_seed(seed);
         let catalog = any_catalog(&mut random);
         let uneven = catalog.nodes().any(|home| home.node().name.len() > 200);
@@ -254,7 +254,7 @@ fn the_fast_road_gives_what_the_plain_one_gives() {
         }
     }
     assert!(
-        compared > chosen * 3 / 2 && chosen > 250,
+        compared > chosen * 3 / 2 && chosen > 150,
         "{chosen} of {compared} were choices: too few to tell"
     );
 }

@@ -6,9 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{
     choice::{Choice, Draw, Weighing},
+    name::labels_of,
     reply::PRIORITY,
     seen::{Seen, mixed},
-    slot::{Record, Table},
+    slot::{Having, Record, Table},
     txt,
     wire::{self, HEAD_BYTES, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, kind},
 };
@@ -82,6 +83,11 @@ struct Part<'a> {
     v4: &'a [Ipv4Addr],
     v6: &'a [Ipv6Addr],
     srv: &'a [u16],
+    /// In the place of these, where several tags are asked for.
+    having: Option<Having>,
+    /// Whether anyone has the tag, and how many of them are ready.
+    any: bool,
+    ready: usize,
     /// Of those candidates that the answer takes.
     weighing: Weighing<'a>,
 }
@@ -102,16 +108,16 @@ const ADDRESS_LABEL_BYTES_MAX: usize = 33;
 impl Assembly {
     /// Appends records to `out`, which holds the header and the question as asked.
     pub fn assemble(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
-        match self.parts(asked, random) {
+        match self.parts(asked, false, random) {
             Err(outcome) => outcome,
             Ok((Kind::Srv, parts)) => self.targets(asked, &parts, out, random),
             Ok((Kind::Aaaa, parts)) => {
-                let pick = |draw: Draw| parts[draw.chunk as usize].v6[draw.at as usize];
+                let pick = |draw: Draw| parts[draw.chunk as usize].v6(draw.at);
                 let record = record_of(kind::AAAA, asked.ttl_secs, ADDRESS_V6_BYTES);
                 self.addresses(asked, &parts, pick, key_of_v6, record, Ipv6Addr::octets, out, random)
             }
             Ok((_, parts)) => {
-                let pick = |draw: Draw| parts[draw.chunk as usize].v4[draw.at as usize];
+                let pick = |draw: Draw| parts[draw.chunk as usize].v4(draw.at);
                 let record = record_of(kind::A, asked.ttl_secs, ADDRESS_V4_BYTES);
                 let key = |address| u64::from(u32::from(address));
                 self.addresses(asked, &parts, pick, key, record, Ipv4Addr::octets, out, random)
@@ -119,10 +125,12 @@ impl Assembly {
         }
     }
 
-    /// The candidates of each chunk, and which kind to answer where ANY is asked.
+    /// The candidates of each chunk, and which kind to answer where ANY is asked. A tag with dots is several where
+    /// nobody has it.
     fn parts<'a>(
         &mut self,
         asked: &Asked<'a>,
+        several: bool,
         random: &mut fastrand::Rng,
     ) -> Result<(Kind, Vec<Part<'a>>), Assembled> {
         let (mut ready, mut v4, mut v6, mut any) = (0, 0, 0, false);
@@ -133,34 +141,32 @@ impl Assembly {
             if asked.kind == Kind::Srv && !asked.has_room_for_targets(table) {
                 return Err(Assembled::AskPlain);
             }
-            let lists = table.lists(chunk, asked.tag, random);
-            any |= lists.is_some();
-            let only_passing = asked.only_passing;
-            let weighing = lists.map_or(Weighing::NOBODY, |lists| lists.weighing(asked.kind, only_passing));
-            let part = Part {
-                chunk,
-                table,
-                v4: lists.map_or(&[], |lists| lists.v4(only_passing)),
-                v6: lists.map_or(&[], |lists| lists.v6(only_passing)),
-                srv: lists.map_or(&[], |lists| lists.srv(only_passing)),
-                weighing,
+            let part = if several {
+                Part::having(asked, chunk, table, random).ok_or(Assembled::AskPlain)?
+            } else {
+                Part::listed(asked, chunk, table, random)
             };
-            ready += lists.map_or(0, |lists| lists.count(only_passing));
-            v4 += part.v4.len();
-            v6 += part.v6.len();
+            let counts = part.counts();
+            any |= part.any;
+            ready += part.ready;
+            v4 += counts[0];
+            v6 += counts[1];
             let count = match asked.kind {
-                Kind::A | Kind::Any => part.v4.len(),
-                Kind::Aaaa => part.v6.len(),
-                Kind::Srv => part.srv.len(),
+                Kind::A | Kind::Any => counts[0],
+                Kind::Aaaa => counts[1],
+                Kind::Srv => counts[2],
                 Kind::Other => 0,
             };
-            self.choice.push(count, weighing);
+            self.choice.push(count, part.weighing);
             parts.push(part);
         }
         match asked.kind {
+            _ if !any && !several && asked.tag.is_some_and(|tag| labels_of(tag).nth(1).is_some()) => {
+                self.parts(asked, true, random)
+            }
             _ if ready == 0 => Err(Assembled::NoneReady { any }),
             Kind::Any if v4 > 0 && v6 > 0 => Err(Assembled::AskPlain),
-            Kind::Any if v6 > 0 => self.parts(&Asked { kind: Kind::Aaaa, ..*asked }, random),
+            Kind::Any if v6 > 0 => self.parts(&Asked { kind: Kind::Aaaa, ..*asked }, several, random),
             Kind::Any if v4 > 0 => Ok((Kind::A, parts)),
             _ if self.choice.total() == 0 => Err(Assembled::NoData),
             kind => Ok((kind, parts)),
@@ -182,7 +188,7 @@ impl Assembly {
     ) -> Assembled {
         let record = &mut record[..HEAD_BYTES + N];
         self.begin(asked, record.len(), out, random);
-        let several = asked.group.chunks().len() > 1;
+        let several = may_repeat(parts);
         let (mut answers, mut cut) = (0, Cut::No);
         while let Some(draw) = self.choice.next(weighing_of(parts), random) {
             let address = pick(draw);
@@ -212,10 +218,11 @@ impl Assembly {
         let usual = fixed + 8 + asked.node_tail.len() + asked.zone.len() + HEAD_BYTES + ADDRESS_V4_BYTES;
         self.begin(asked, usual, out, random);
         self.written.clear();
+        let several = may_repeat(parts);
         let (mut glue_bytes, mut cut) = (0, Cut::No);
         while let Some(draw) = self.choice.next(weighing_of(parts), random) {
             let found = Found::of(parts, draw);
-            if parts.len() > 1 && !self.seen.insert(found.record.key()) {
+            if several && !self.seen.insert(found.record.key()) {
                 continue;
             }
             let target_at = out.len() + fixed;
@@ -272,6 +279,74 @@ impl Asked<'_> {
     }
 }
 
+impl<'a> Part<'a> {
+    /// Everyone, or those who have the tag: lists stand ready.
+    fn listed(asked: &Asked<'a>, chunk: &'a Chunk, table: &'a Table, random: &mut fastrand::Rng) -> Self {
+        let lists = table.lists(chunk, asked.tag, random);
+        let only_passing = asked.only_passing;
+        Part {
+            chunk,
+            table,
+            v4: lists.map_or(&[], |lists| lists.v4(only_passing)),
+            v6: lists.map_or(&[], |lists| lists.v6(only_passing)),
+            srv: lists.map_or(&[], |lists| lists.srv(only_passing)),
+            having: None,
+            any: lists.is_some(),
+            ready: lists.map_or(0, |lists| lists.count(only_passing)),
+            weighing: lists.map_or(Weighing::NOBODY, |lists| lists.weighing(asked.kind, only_passing)),
+        }
+    }
+
+    /// Those who have every label of the tag as a tag. `None` where they weigh differently.
+    fn having(
+        asked: &Asked<'a>,
+        chunk: &'a Chunk,
+        table: &'a Table,
+        random: &mut fastrand::Rng,
+    ) -> Option<Self> {
+        let tags = labels_of(asked.tag.unwrap_or_default());
+        let having = table.having(chunk, tags, asked.only_passing, random);
+        Some(Part {
+            chunk,
+            table,
+            v4: &[],
+            v6: &[],
+            srv: &[],
+            any: having.as_ref().is_some_and(|having| having.any),
+            ready: having.as_ref().map_or(0, |having| having.ready.count()),
+            having,
+            weighing: table.weighing(asked.only_passing)?,
+        })
+    }
+
+    /// Candidates for A, AAAA and SRV.
+    fn counts(&self) -> [usize; 3] {
+        match &self.having {
+            None => [self.v4.len(), self.v6.len(), self.srv.len()],
+            Some(having) => [having.v4.count(), having.v6.count(), having.ready.count()],
+        }
+    }
+
+    fn v4(&self, at: u32) -> Ipv4Addr {
+        match &self.having {
+            None => self.v4[at as usize],
+            Some(having) => self.table.record(having.v4.nth(at)).v4.expect("these have one"),
+        }
+    }
+
+    fn v6(&self, at: u32) -> Ipv6Addr {
+        match &self.having {
+            None => self.v6[at as usize],
+            Some(having) => self.table.record(having.v6.nth(at)).v6.expect("these have one"),
+        }
+    }
+}
+
+/// Whether a record may be drawn that was drawn before: lists of one chunk have each once.
+fn may_repeat(parts: &[Part]) -> bool {
+    parts.len() > 1 || parts.iter().any(|part| part.having.is_some())
+}
+
 /// A drawn instance and what is kept of it.
 struct Found<'a> {
     part: &'a Part<'a>,
@@ -283,7 +358,10 @@ struct Found<'a> {
 impl<'a> Found<'a> {
     fn of(parts: &'a [Part<'a>], draw: Draw) -> Self {
         let part = &parts[draw.chunk as usize];
-        let place = part.srv[draw.at as usize];
+        let place = match &part.having {
+            None => part.srv[draw.at as usize],
+            Some(having) => having.ready.nth(draw.at),
+        };
         let record = part.table.record(place);
         Found { part, place, record, node_labels: part.table.node_labels(record) }
     }

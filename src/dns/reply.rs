@@ -10,7 +10,7 @@ use super::{
     assembly::{self, Assembled, Assembly, Cut},
     errand::{Errand, Wants},
     from_zone::FromZone,
-    name::{Lookup, Name, Part, Zones, labels_of},
+    name::{Lookup, Name, Part, Zones},
     reverse::Reverse,
     settings::Settings,
     txt,
@@ -336,9 +336,6 @@ fn assemble(
         node_meta_txt: settings.node_meta_txt,
     };
     let outcome = assembly.assemble(&wanted, out, random);
-    if outcome == (Assembled::NoneReady { any: false }) && tag.is_some_and(|tag| labels_of(tag).count() > 1) {
-        return Assembled::AskPlain;
-    }
     if let Assembled::Records { answers, additional, cut } = outcome {
         if cut == Cut::BySize || cut == Cut::ByCount && settings.enable_truncate {
             out[2] |= TC;

@@ -30,8 +30,37 @@ pub struct Table {
     /// Bytes of the longest node's labels.
     pub labels_max: u8,
     everyone: Lists,
-    tags: OnceLock<Box<[(Text, Lists)]>>,
+    tags: OnceLock<Tags>,
 }
+
+/// Who has which tag.
+struct Tags {
+    /// By tag, lower-cased.
+    rows: Box<[TagRow]>,
+    /// Who is not critical, and who is passing.
+    ready: [Places; 2],
+    v4: Places,
+    v6: Places,
+}
+
+struct TagRow {
+    tag: Text,
+    lists: Lists,
+    places: Places,
+}
+
+/// Those who have all of several tags.
+pub struct Having {
+    /// Whether there are any, healthy or not.
+    pub any: bool,
+    pub ready: Places,
+    pub v4: Places,
+    pub v6: Places,
+}
+
+/// Places in a chunk, a bit each.
+#[derive(Clone)]
+pub struct Places(Box<[u64]>);
 
 /// What one instance answers.
 pub struct Record {
@@ -98,8 +127,31 @@ impl Table {
     /// Who is there, or who has this tag, lower-cased; `None` where nobody has it.
     pub fn lists(&self, chunk: &Chunk, tag: Option<&str>, random: &mut fastrand::Rng) -> Option<&Lists> {
         let Some(tag) = tag else { return Some(&self.everyone) };
-        let tags = self.tags.get_or_init(|| self.build_tags(chunk.instances(), random));
-        tags.binary_search_by(|(own, _)| (**own).cmp(tag)).ok().map(|at| &tags[at].1)
+        self.tags(chunk, random).find(tag).map(|row| &row.lists)
+    }
+
+    /// Who has all of these tags, lower-cased; `None` where nobody has one of them.
+    pub fn having<'t>(
+        &self,
+        chunk: &Chunk,
+        tags: impl Iterator<Item = &'t str>,
+        only_passing: bool,
+        random: &mut fastrand::Rng,
+    ) -> Option<Having> {
+        let own = self.tags(chunk, random);
+        let rows: Option<Vec<&TagRow>> = tags.map(|tag| own.find(tag)).collect();
+        let all = rows?.into_iter().map(|row| row.places.clone()).reduce(|all, places| all.and(&places))?;
+        let ready = all.and(&own.ready[usize::from(only_passing)]);
+        Some(Having { any: all.count() > 0, v4: ready.and(&own.v4), v6: ready.and(&own.v6), ready })
+    }
+
+    /// How much an instance weighs, if all do alike.
+    pub fn weighing(&self, only_passing: bool) -> Option<Weighing<'static>> {
+        self.everyone.alike[usize::from(only_passing)].map(Weighing::Alike)
+    }
+
+    fn tags(&self, chunk: &Chunk, random: &mut fastrand::Rng) -> &Tags {
+        self.tags.get_or_init(|| self.build_tags(chunk.instances(), random))
     }
 
     fn build(instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Option<Table> {
@@ -112,7 +164,7 @@ impl Table {
         Some(Table { records, labels: labels.into(), labels_max, everyone, tags: OnceLock::new() })
     }
 
-    fn build_tags(&self, instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Box<[(Text, Lists)]> {
+    fn build_tags(&self, instances: &[Arc<Instance>], random: &mut fastrand::Rng) -> Tags {
         let mut entries: Vec<(Text, u16)> = Vec::new();
         for (place, instance) in instances.iter().enumerate() {
             let folded = instance.service.tags.iter().map(|tag| Text::from(fold(tag)));
@@ -121,11 +173,63 @@ impl Table {
         entries.sort();
         entries.dedup();
         let runs = entries.chunk_by(|(a, _), (b, _)| a == b);
-        runs.map(|run| {
-            let places = run.iter().map(|(_, place)| *place).collect();
-            (run[0].0.clone(), Lists::of(instances, &self.records, places, random))
-        })
-        .collect()
+        let row = |run: &[(Text, u16)]| {
+            let places: Vec<u16> = run.iter().map(|(_, place)| *place).collect();
+            TagRow {
+                tag: run[0].0.clone(),
+                places: Places::of(instances.len(), places.iter().copied()),
+                lists: Lists::of(instances, &self.records, places, random),
+            }
+        };
+        let rows = runs.map(row).collect();
+        let those = |is_one: &dyn Fn(usize) -> bool| {
+            let places = (0..instances.len()).filter(|place| is_one(*place)).map(|place| place as u16);
+            Places::of(instances.len(), places)
+        };
+        Tags {
+            rows,
+            ready: [Health::Unknown, Health::Passing]
+                .map(|worst| those(&|place| instances[place].health <= worst)),
+            v4: those(&|place| self.records[place].v4.is_some()),
+            v6: those(&|place| self.records[place].v6.is_some()),
+        }
+    }
+}
+
+impl Tags {
+    fn find(&self, tag: &str) -> Option<&TagRow> {
+        self.rows.binary_search_by(|row| (*row.tag).cmp(tag)).ok().map(|at| &self.rows[at])
+    }
+}
+
+impl Places {
+    /// Of a chunk of `count`.
+    fn of(count: usize, places: impl Iterator<Item = u16>) -> Self {
+        let mut words = vec![0; count.div_ceil(64)];
+        places.for_each(|place| words[usize::from(place) / 64] |= 1 << (place % 64));
+        Places(words.into())
+    }
+
+    fn and(&self, other: &Places) -> Places {
+        Places(self.0.iter().zip(&other.0).map(|(own, other)| own & other).collect())
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// One of them, counted from zero.
+    pub fn nth(&self, at: u32) -> u16 {
+        let mut left = at;
+        for (word_at, word) in self.0.iter().enumerate() {
+            let ones = word.count_ones();
+            if left < ones {
+                let rest = (0..left).fold(*word, |word, _| word & (word - 1));
+                return (64 * word_at) as u16 + rest.trailing_zeros() as u16;
+            }
+            left -= ones;
+        }
+        unreachable!("draws stay below the count")
     }
 }
 
@@ -296,5 +400,21 @@ impl<T> List<T> {
 
     fn under(&self, only_passing: bool) -> &[T] {
         if only_passing { &self.entries[..usize::from(self.passing)] } else { &self.entries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_found_again() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for count in [1, 63, 64, 65, 512] {
+            let all: Vec<u16> = (0..count).filter(|_| random.bool()).collect();
+            let places = Places::of(count.into(), all.iter().copied());
+            assert_eq!(places.count(), all.len());
+            assert_eq!((0..all.len()).map(|at| places.nth(at as u32)).collect::<Vec<_>>(), all);
+        }
     }
 }
