@@ -410,6 +410,27 @@ fn an_agent_asks_whom_it_is_told_to() {
     }
 }
 
+/// An errand keeps its question; one that nobody would ask is not kept.
+#[tokio::test]
+async fn a_question_that_is_too_long_is_not_passed_on() {
+    let one = Upstream::start(Script::of(&["fill 1"])).await;
+    let running = Running::start(recursion(&[&one], FAR));
+    let mut packet = question("example.com.", RecordType::A).to_vec().unwrap();
+    let end = packet.len();
+    packet[end - 2..].copy_from_slice(&5_004u16.to_be_bytes());
+    packet.extend_from_slice(&[0, 12]); // padding (RFC 7830)
+    packet.extend_from_slice(&5_000u16.to_be_bytes());
+    packet.resize(packet.len() + 5_000, 0);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&packet, running.addr).await.unwrap();
+    assert_eq!(ede(&received(&socket).await), Some(0));
+    let mut stream = TcpStream::connect(running.addr).await.unwrap();
+    stream.write_all(&[&(packet.len() as u16).to_be_bytes(), &packet[..]].concat()).await.unwrap();
+    assert_eq!(ede(&next_reply(&mut stream).await.unwrap()), Some(0));
+    assert!(one.asked().is_empty());
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn classes_are_not_mixed() {
     let one = Upstream::start(Script::of(&["fill 1"])).await;

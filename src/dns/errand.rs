@@ -51,18 +51,17 @@ struct Shared {
 
 /// Hosts that are looked up for one answer.
 const HOSTS_MAX: usize = 16;
-/// Nobody's question is longer; it is kept while the errand runs.
-const PACKET_BYTES_MAX: usize = 4096;
 const TOO_MANY: Ede = Ede { code: 0, text: "too many questions wait for recursors" };
-const TOO_LONG: Ede = Ede { code: 0, text: "the question is too long to be passed on" };
 const LOOP: Ede = Ede { code: 0, text: "a loop: this is a question of ours that came back" };
 const REFUSED: Ede = Ede { code: 22, text: "no recursor has an answer" };
 const SILENCE: Ede = Ede { code: 23, text: "no recursor answers" };
 
 impl Errand {
+    /// Nobody's question is longer; it is kept while the errand runs.
+    pub const PACKET_BYTES_MAX: usize = 4096;
+
     pub fn new(asker: Asker, packet: &[u8], wants: Wants) -> Self {
-        // One that is too long is refused before it is read again.
-        Errand { asker, packet: packet.get(..PACKET_BYTES_MAX + 1).unwrap_or(packet).into(), wants }
+        Errand { asker, packet: packet.into(), wants }
     }
 
     fn query(&self) -> Option<Query<'_>> {
@@ -90,9 +89,6 @@ impl Errands {
         let settings = shared.settings.load();
         let Some(query) = errand.query() else { return };
         let limits = Limits::of(&settings, &errand.asker, &query);
-        if errand.packet.len() > PACKET_BYTES_MAX {
-            return fail(out, &query, &limits, TOO_LONG);
-        }
         if shared.recursor.is_own(&errand.packet) {
             tracing::warn!(from = %errand.asker.from, "a question of ours came back: a recursor asks this agent");
             return fail(out, &query, &limits, LOOP);

@@ -103,6 +103,7 @@ enum Elsewhere {
 const TCP_BYTES_MAX: usize = 65535;
 const NOT_OURS: Ede = Ede { code: 20, text: "not one of our zones, and no recursion here" };
 const NOT_FOR_YOU: Ede = Ede { code: 18, text: "no recursion for your address" };
+const TOO_LONG: Ede = Ede { code: 0, text: "the question is too long to be passed on" };
 const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
 const STALE: Ede = Ede { code: 3, text: "from before a restart; what came last is not in yet" };
 const STALE_NXDOMAIN: Ede = Ede { code: 19, ..STALE };
@@ -137,11 +138,14 @@ impl Responder {
             Parsed::NotImplemented => put_bare(out, packet, packet[2] & 0x78, Rcode::NotImp, None),
             Parsed::NoQuestion => put_bare(out, packet, 0, Rcode::Refused, None),
             Parsed::Malformed(question) => put_bare(out, packet, 0, Rcode::FormErr, question),
-            Parsed::Query(query) => {
-                if let Some(wants) = self.answer(view, asker, &query, out) {
-                    return Outcome::Later(Box::new(Errand::new(*asker, packet, wants)));
+            Parsed::Query(query) => match self.answer(view, asker, &query, out) {
+                None => {}
+                Some(_) if packet.len() > Errand::PACKET_BYTES_MAX => {
+                    let limits = Limits::of(view.settings, asker, &query);
+                    put_refusal(out, &query, &limits, Rcode::ServFail, 0, Some(TOO_LONG));
                 }
-            }
+                Some(wants) => return Outcome::Later(Box::new(Errand::new(*asker, packet, wants))),
+            },
         }
         Outcome::Answered
     }

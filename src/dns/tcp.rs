@@ -107,8 +107,10 @@ struct Connection {
     outbox: Vec<u8>,
     /// Replies that may still be promised.
     replies_left: u32,
-    /// Errands whose replies are to come, in the order in which they are had (RFC 7766 §6.2.1.1).
+    /// Errands whose replies are to come, in the order in which they are had (RFC 7766 §6.2.1.1); by `awaited_until`,
+    /// or they never will.
     awaited: usize,
+    awaited_until: Instant,
     later: (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>),
 }
 
@@ -133,6 +135,7 @@ impl Connection {
             reply: Vec::new(),
             outbox: Vec::new(),
             awaited: 0,
+            awaited_until: Instant::now(),
         }
     }
 
@@ -154,8 +157,7 @@ impl Connection {
             } else if self.awaited == 0 {
                 is_ended = within(deadline, self.read()).await? == 0;
             } else if is_ended || self.awaited >= errands_max || self.replies_left == 0 {
-                // An errand has a deadline of its own.
-                let reply = self.later.1.recv().await;
+                let reply = time::timeout_at(self.awaited_until, self.later.1.recv()).await?;
                 self.awaited -= 1;
                 self.put(&reply.unwrap_or_default());
             } else {
@@ -166,6 +168,7 @@ impl Connection {
                         self.put(&reply);
                     }
                     read = self.stream.read_buf(&mut self.inbox) => is_ended = read? == 0,
+                    () = time::sleep_until(self.awaited_until) => return Err(io::ErrorKind::TimedOut.into()),
                 }
             }
         }
@@ -193,6 +196,8 @@ impl Connection {
                     // There is room: no more are awaited than the channel holds. Nobody may be left to take it.
                     self.errands.take(errand, &mut reply, move |reply| drop(later.try_send(reply)));
                     self.awaited += usize::from(reply.is_empty());
+                    self.awaited_until =
+                        Instant::now() + settings.recursion.patience() + self.limits.send_wait;
                 }
             }
             self.put(&reply);
