@@ -81,6 +81,15 @@ fn killed(agent: Agent) {
     drop(agent);
 }
 
+/// The catalog has the service, and no answer names it.
+fn is_not_answered(agent: &Agent, service: &str) {
+    let path = format!("/v1/catalog/service/{service}");
+    let is_there = || (agent.get(&path) != json!([])).then_some(());
+    wait_for("the catalog to be told", is_there, || agent.log());
+    let name = format!("{service}.service.consul.");
+    assert_eq!(agent.answers(&name, RecordType::A), [] as [&str; 0]);
+}
+
 const WEB: &str = r#"{"Name":"web","ID":"Web-1","Tags":["a","b"],"Address":"10.0.0.7","Port":80,"Meta":{"k":"v"},
     "SocketPath":"/s","TaggedAddresses":{"x":{"Address":"h","Port":1}},"Weights":{"Passing":3,"Warning":2},
     "EnableTagOverride":true,"Kind":"odd","Locality":{"Region":"r","Zone":"z"},"Token":"t","Checks":[
@@ -109,7 +118,7 @@ fn what_was_registered_comes_back_and_its_checks_are_critical() {
         check["Status"] = json!("critical");
     }
     assert_eq!(agent.get("/v1/agent/checks"), checks);
-    assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0]);
+    is_not_answered(&agent, "web");
     assert!(data.files("quarantine").is_empty() && !agent.log().contains("WARN"), "{}", agent.log());
 }
 
@@ -316,7 +325,7 @@ fn maintenance_lasts_with_its_reason() {
     drop(agent);
     let agent = data.start(&[("a.hcl", "service { name = \"db\" }")]);
     assert_eq!(said(&agent), [""; 0]);
-    assert_eq!(agent.answers("web.service.consul.", RecordType::A).len(), 1);
+    agent.wait_for_answers("web.service.consul.", RecordType::A, &[&format!("A {}", agent.address)]);
 }
 
 #[test]
@@ -442,7 +451,7 @@ fn a_kept_script_runs_only_while_scripts_may() {
     killed(agent);
     let agent = data.start(&[("a.hcl", &may(false))]);
     assert_eq!(said(&agent), refused);
-    assert_eq!(agent.answers("web.service.consul.", RecordType::A), [] as [&str; 0]);
+    is_not_answered(&agent, "web");
     fs::write(agent.folder.join("a.hcl"), may(true)).unwrap();
     put(&agent, "/v1/agent/reload", "");
     passes(&agent);

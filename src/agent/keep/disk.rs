@@ -12,13 +12,13 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Puts a file in its place, and returns when it would survive a power cut.
 pub fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
-    put_beside(path, bytes)?;
+    put_beside(path, bytes).and_then(|file| sync_beside(path, &file)).inspect_err(|_| forget_beside(path))?;
     rename(path)?;
     sync_directory(path.parent().unwrap_or(path))
 }
 
-/// Writes a file beside its place. Where that fails nothing is left of it.
-pub fn put_beside(path: &Path, bytes: &[u8]) -> Result<(), String> {
+/// Writes a file beside its place; it is not synced yet.
+pub fn put_beside(path: &Path, bytes: &[u8]) -> Result<File, String> {
     let beside = beside(path);
     let written = (|| {
         match fs::remove_file(&beside) {
@@ -27,12 +27,14 @@ pub fn put_beside(path: &Path, bytes: &[u8]) -> Result<(), String> {
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
-        file.sync_all()
+        Ok(file)
     })();
-    written.map_err(|error: io::Error| {
-        forget_beside(path);
-        named(&beside)(error)
-    })
+    written.map_err(named(&beside))
+}
+
+/// What was written beside `path` would survive a power cut.
+pub fn sync_beside(path: &Path, file: &File) -> Result<(), String> {
+    file.sync_all().map_err(named(&beside(path)))
 }
 
 pub fn forget_beside(path: &Path) {

@@ -3,8 +3,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
+    thread,
 };
 
 use super::{
@@ -20,6 +21,9 @@ pub struct Folder {
     /// The newest.
     writing: u64,
 }
+
+/// Files that are synced at the same time.
+const SYNCS_MAX: usize = 16;
 
 /// A write that failed.
 #[derive(Debug)]
@@ -77,13 +81,17 @@ impl Folder {
             _ => true,
         };
         let wanted: Vec<(String, Option<Record>)> = wanted.filter(differs).collect();
-        self.write_beside(&wanted).map_err(|text| Failed { text, half: vec![] })?;
+        let forget = || wanted.iter().for_each(|(place, _)| disk::forget_beside(&self.data_dir.join(place)));
+        write_beside(&self.data_dir, &mut self.writing, &wanted).map_err(|text| {
+            forget();
+            Failed { text, half: vec![] }
+        })?;
         for (place, _) in &wanted {
             self.there.insert(place.clone(), None);
         }
         let half = |text| Failed { text, half: wanted.iter().map(|(place, _)| place.clone()).collect() };
         self.replace(&wanted).map_err(|text| {
-            wanted.iter().for_each(|(place, _)| disk::forget_beside(&self.path(place)));
+            forget();
             half(text)
         })?;
         for (place, record) in wanted {
@@ -91,18 +99,6 @@ impl Folder {
                 Some(record) => drop(self.there.insert(place, Some(record.checksum()))),
                 None => drop(self.there.remove(&place)),
             }
-        }
-        Ok(())
-    }
-
-    fn write_beside(&mut self, wanted: &[(String, Option<Record>)]) -> Result<(), String> {
-        for (at, (place, record)) in wanted.iter().enumerate() {
-            let Some(record) = record else { continue };
-            self.writing += 1;
-            let written = disk::put_beside(&self.path(place), &record.bytes(self.writing));
-            written.inspect_err(|_| {
-                wanted[..at].iter().for_each(|(place, _)| disk::forget_beside(&self.path(place)));
-            })?;
         }
         Ok(())
     }
@@ -124,6 +120,31 @@ impl Folder {
     fn path(&self, place: &str) -> PathBuf {
         self.data_dir.join(place)
     }
+}
+
+/// All of them are written, then synced at the same time: a file system does many syncs for little more than the price
+/// of one, but not one after the other.
+fn write_beside(
+    data_dir: &Path,
+    writing: &mut u64,
+    wanted: &[(String, Option<Record>)],
+) -> Result<(), String> {
+    let mut files = Vec::new();
+    for (place, record) in wanted {
+        let Some(record) = record else { continue };
+        *writing += 1;
+        let path = data_dir.join(place);
+        files.push((disk::put_beside(&path, &record.bytes(*writing))?, path));
+    }
+    let sync =
+        |some: &[(File, PathBuf)]| some.iter().try_for_each(|(file, path)| disk::sync_beside(path, file));
+    let share = files.len().div_ceil(SYNCS_MAX).max(1);
+    thread::scope(|scope| {
+        let (first, others) = files.split_at(share.min(files.len()));
+        let others: Vec<_> = others.chunks(share).map(|some| scope.spawn(move || sync(some))).collect();
+        let done = std::iter::once(sync(first));
+        done.chain(others.into_iter().map(|other| other.join().expect("syncing does not panic"))).collect()
+    })
 }
 
 fn read(path: &Path, place: &str) -> Result<(u64, Kept), Refused> {
