@@ -354,6 +354,10 @@ fn an_agent_follows_its_files() {
     agent.wait_for_log("is gone, and the zone a.example. with it");
     let gone = || (code("www.a.example.") == ResponseCode::Refused).then_some(());
     wait_for("both zones to be gone", gone, || agent.log());
+    // Read at the start, at two changes and when told to; what has not changed is not looked into again.
+    let count = |text: String| agent.log().matches(&text).count();
+    assert_eq!(count(format!("{}: serving the zone", shown("a.example.zone"))), 4, "{}", agent.log());
+    assert_eq!(count(format!("{}: has faults", shown("b.example.zone"))), 2, "{}", agent.log());
     assert_eq!(code("www.b.example."), ResponseCode::Refused);
 }
 

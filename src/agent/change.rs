@@ -60,7 +60,7 @@ impl Shared {
         self.change(Change::Reload { services, checks }).await.map_err(|failure| failure.to_string())?;
         let could_run = self.timing.load().remote_scripts;
         self.apply(reloadable);
-        self.zones.read(&self.dns.load_full());
+        self.zones.read_aside(self.dns.clone()).await;
         if self.timing.load().remote_scripts != could_run {
             let mut state = self.state();
             state.local.rerun_programs();

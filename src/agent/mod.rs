@@ -138,7 +138,7 @@ struct Shared {
     registered: watch::Sender<u64>,
     dns: Arc<ArcSwap<dns::Settings>>,
     dns_addrs: Vec<SocketAddr>,
-    zones: zones::Zones,
+    zones: Arc<zones::Zones>,
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
     timing: ArcSwap<Timing>,
@@ -216,7 +216,7 @@ impl Agent {
             registered: watch::channel(0).0,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
-            zones: zones::Zones::default(),
+            zones: Arc::default(),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
@@ -224,7 +224,7 @@ impl Agent {
             raft,
             reread,
         });
-        shared.zones.read(&reloadable.dns);
+        shared.zones.read(&shared.dns);
         let services = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let published = dns::Published {

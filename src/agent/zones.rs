@@ -24,18 +24,27 @@ pub struct Zones {
 
 impl Zones {
     /// Reads all files that the settings name.
-    pub fn read(&self, settings: &Settings) {
+    pub fn read(&self, settings: &ArcSwap<Settings>) {
         self.update(settings, true);
         self.was_read.notify_one();
     }
 
-    /// Reads those that have changed.
-    fn look(&self, settings: &Settings) {
-        self.update(settings, false);
+    /// As `read`, beside whatever else there is to do: a disk may take its time, and nobody else must wait for it.
+    pub async fn read_aside(self: &Arc<Self>, settings: Arc<ArcSwap<Settings>>) {
+        let zones = self.clone();
+        aside(move || zones.read(&settings)).await;
     }
 
-    fn update(&self, settings: &Settings, all: bool) {
+    /// Reads those that have changed.
+    async fn look_aside(self: &Arc<Self>, settings: Arc<ArcSwap<Settings>>) {
+        let zones = self.clone();
+        aside(move || zones.update(&settings, false)).await;
+    }
+
+    fn update(&self, settings: &ArcSwap<Settings>, all: bool) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not sooner: what was set while we waited counts.
+        let settings = settings.load_full();
         if !all && !files.have_changed(&settings.zones) {
             return;
         }
@@ -57,11 +66,12 @@ pub async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
             () = shared.zones.was_read.notified() => continue,
             () = time::sleep(LOOK_EVERY), if !none => {}
         }
-        let shared = shared.clone();
-        // A disk may take its time; whoever answers questions must not wait for it.
-        let looked = tokio::task::spawn_blocking(move || shared.zones.look(&shared.dns.load_full()));
-        if let Err(error) = looked.await {
-            tracing::error!(%error, "cannot look after the zone files");
-        }
+        shared.zones.look_aside(shared.dns.clone()).await;
+    }
+}
+
+async fn aside(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::error!(%error, "cannot look after the zone files");
     }
 }
