@@ -31,7 +31,8 @@ pub enum Wants {
     /// The question is somebody else's: what he says is passed on.
     Relay,
     /// The answer is ours, and tells of names that are not.
-    Chase { answer: Answer, zone_at: usize },
+    /// So many records of it may be told.
+    Chase { answer: Answer, zone_at: usize, answers_max: usize },
 }
 
 /// Runs errands. Cloned, it is the same one.
@@ -131,10 +132,11 @@ impl Shared {
                 let known = self.recursor.ask(Question::of(&query), &settings.recursion).await;
                 put(&mut out, &query, &limits, &known);
             }
-            Wants::Chase { mut answer, zone_at } => {
+            Wants::Chase { mut answer, zone_at, answers_max } => {
                 let found = self.chase(&answer.outside, query.cd, &settings.recursion).await;
                 answer.resolve(|outside| gather(&found, outside));
-                reply::put_late(&mut out, &query, &settings, &limits, zone_at, &mut answer);
+                answer.cut(answers_max, |_| true);
+                reply::put_late(&mut out, &query, &settings, &limits, zone_at, &answer);
             }
         }
         out

@@ -54,7 +54,8 @@ impl FromZone<'_> {
         {
             let found = follow(asked, &host, random);
             if !found.outside.is_empty() && limits.asks_elsewhere() && ADDRESSES.contains(&query.qtype) {
-                return Some(Wants::Chase { answer: self.before(found), zone_at: QUESTION_AT });
+                let answer = self.before(found);
+                return Some(Wants::Chase { answer, zone_at: QUESTION_AT, answers_max: usize::MAX });
             }
             put_behind(&found, &host, at, budget, &mut answered, out);
         }

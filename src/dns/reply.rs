@@ -208,7 +208,7 @@ impl Responder {
         }
         answer.cut(limits.answers_max, |_| true);
         if limits.elsewhere == Elsewhere::Asked && !answer.outside.is_empty() {
-            return Some(Wants::Chase { answer, zone_at });
+            return Some(Wants::Chase { answer, zone_at, answers_max: limits.answers_max });
         }
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
         None
@@ -271,9 +271,8 @@ pub fn put_late(
     settings: &Settings,
     limits: &Limits,
     zone_at: usize,
-    answer: &mut Answer,
+    answer: &Answer,
 ) {
-    answer.cut(limits.answers_max, |_| true);
     Reply { query, settings, limits, zone_at, answer }.fit(out);
 }
 
