@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::{
     choice::{Choice, Draw, Weighing},
     name::labels_of,
-    reply::PRIORITY,
+    pack::PRIORITY,
     seen::{Seen, mixed},
     slot::{Having, Record, Table},
     txt,

@@ -1,14 +1,13 @@
 //! A reply from a static zone: the same header, OPT and limits as those of the catalog. Where an alias leads from a zone
 //! into the catalog, or from there into a zone, the other goes on; where it leads out of both, whoever can be asked.
 
-use ahash::AHashMap;
-
 use super::{
     answer::{Answer, Asked, Data, Item, Owner, Record},
     errand::Wants,
     name::Name,
-    reply::{self, AA, Limits, Names, TC, View},
-    wire::{self, Ede, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, Query, Rcode, kind},
+    pack::Names,
+    reply::{self, AA, Limits, TC, View},
+    wire::{self, Ede, NAME_BYTES_MAX, QUESTION_AT, Query, Rcode, kind},
     zones::{Answered, Budget, Found, Set, StaticZones, Zone, put},
 };
 
@@ -107,10 +106,8 @@ fn put_behind(
     answered: &mut Answered,
     out: &mut Vec<u8>,
 ) {
-    let mut names = Names { compress: budget.compress, zone_at: QUESTION_AT, seen: AHashMap::new() };
-    if at < POINTER_END {
-        names.seen.insert(Owner::Elsewhere(labels(host)), at);
-    }
+    let mut names = Names::new(budget.compress, QUESTION_AT);
+    names.stands(Owner::Elsewhere(labels(host)), at);
     let items = found.items.iter().skip(1).map(|item| (0, &item.record));
     for (section, record) in items.chain(found.authority.iter().map(|record| (1, record))) {
         let length = out.len();

@@ -14,6 +14,7 @@ mod errand;
 mod from_zone;
 mod listen;
 mod name;
+mod pack;
 mod recursion;
 mod reply;
 mod reverse;
