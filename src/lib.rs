@@ -5,7 +5,7 @@
 //! ```
 //!
 //! - [`catalog`]: what exists. A value, and the commands that change it
-//! - [`dns`]: how it is asked: the grammar of names, answers, packets, the UDP and TCP roads, recursion
+//! - [`dns`]: how it is asked: the grammar of names, answers, packets, the UDP and TCP roads, recursion, static zones
 //! - [`check`]: what is healthy: verdicts, schedules, probes
 //! - [`raft`]: how servers agree on the next catalog, and where it is published
 //! - [`http`]: the API under `/v1/`
