@@ -111,6 +111,11 @@ pub struct ServiceDefinition {
 }
 
 impl Kind {
+    /// Whether a process is started here for each look.
+    pub fn starts_process(&self) -> bool {
+        matches!(self, Kind::Script { .. } | Kind::OsService { .. })
+    }
+
     /// Whether it runs a program that its definition names, which takes the operator's leave.
     pub fn runs_program(&self) -> bool {
         matches!(self, Kind::Script { .. } | Kind::Docker { .. })

@@ -17,6 +17,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep_until, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Alias, Definition, Kind, Verdict,
@@ -66,6 +67,8 @@ pub struct Runner {
 struct Running {
     definition: Definition,
     task: AbortHandle,
+    /// Cancelled, a look ends what it started.
+    gone: CancellationToken,
     turn: u64,
     /// For a TTL check.
     heard: Option<watch::Sender<Heard>>,
@@ -82,6 +85,8 @@ struct Shared {
     tools: Tools,
     targets: Arc<dyn Targets>,
     aliases: Mutex<Aliases>,
+    /// Ticks are counted from here.
+    start: Instant,
     /// So many look at the same time; the others wait their turn.
     connections: Semaphore,
     programs: Semaphore,
@@ -89,6 +94,8 @@ struct Shared {
 }
 
 const PROGRAMS_MAX: usize = 128;
+/// Looks begin at ticks, so that a thousand checks at 1 s wake this process 20 times a second, and not a thousand times.
+const TICK: Duration = Duration::from_millis(50);
 /// What an alias follows is looked at this often, whether or not a change to it was heard of.
 const REFRESH: Duration = Duration::from_secs(60);
 /// What is defined together with its alias may be this long on its way to the catalog.
@@ -101,6 +108,7 @@ impl Runner {
             tools: Tools::here(),
             targets,
             aliases: Mutex::default(),
+            start: Instant::now(),
             connections: Semaphore::new(connections_max()),
             programs: Semaphore::new(PROGRAMS_MAX),
             settings,
@@ -124,7 +132,11 @@ impl Runner {
     /// Stops a check, if it is run here.
     pub fn remove(&mut self, id: &str) {
         if let Some(gone) = self.running.remove(&*fold(id)) {
-            gone.task.abort();
+            gone.gone.cancel();
+            // Who started a process sees it to its end.
+            if !gone.definition.kind.starts_process() {
+                gone.task.abort();
+            }
             self.shared.aliases().remove(&*fold(id));
         }
         while self.tasks.try_join_next().is_some() {}
@@ -146,12 +158,12 @@ impl Runner {
         if discard_output { String::new() } else { cut(output_bytes_max) }
     }
 
-    /// Ends every check; what this gives returns when none runs any more. A program that runs still is left alone.
+    /// Ends every check; what this gives returns when none runs any more. A program that still runs is left alone.
     pub fn stop(&mut self) -> impl Future<Output = ()> + Send + use<> {
-        self.running.clear();
-        self.shared.tools.programs.let_stay();
+        self.running.drain().for_each(|(_, running)| running.task.abort());
         let mut tasks = std::mem::take(&mut self.tasks);
-        async move { tasks.shutdown().await }
+        // Those that are gone already still see to the end of what they started.
+        async move { while tasks.join_next().await.is_some() {} }
     }
 
     fn hear(&mut self, id: &str, output: Option<&str>) {
@@ -168,7 +180,7 @@ impl Runner {
     fn start(&mut self, definition: Definition) -> Running {
         self.turn += 1;
         let (shared, turn) = (self.shared.clone(), self.turn);
-        let (mut heard, id) = (None, definition.id.clone());
+        let (mut heard, id, gone) = (None, definition.id.clone(), CancellationToken::new());
         let task = match &definition.kind {
             Kind::Ttl(ttl) => {
                 let (sender, hears) = watch::channel(Heard { output: String::new(), turn });
@@ -179,9 +191,9 @@ impl Runner {
                 shared.aliases().insert(fold(&id).into(), alias.clone());
                 self.tasks.spawn(follow(id, alias.clone(), turn, shared))
             }
-            _ => self.tasks.spawn(look_again_and_again(definition.clone(), turn, shared)),
+            _ => self.tasks.spawn(look_again_and_again(definition.clone(), turn, shared, gone.clone())),
         };
-        Running { definition, task, turn, heard }
+        Running { definition, task, gone, turn, heard }
     }
 }
 
@@ -197,10 +209,7 @@ impl Shared {
     }
 
     fn turn_of(&self, kind: &Kind) -> &Semaphore {
-        match kind {
-            Kind::Script { .. } | Kind::OsService { .. } => &self.programs,
-            _ => &self.connections,
-        }
+        if kind.starts_process() { &self.programs } else { &self.connections }
     }
 }
 
@@ -211,25 +220,39 @@ fn connections_max() -> usize {
     usize::try_from(limit / 2).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS)
 }
 
-async fn look_again_and_again(definition: Definition, turn: u64, shared: Arc<Shared>) {
+async fn look_again_and_again(
+    definition: Definition,
+    turn: u64,
+    shared: Arc<Shared>,
+    gone: CancellationToken,
+) {
     let own_max = definition.output_bytes_max.unwrap_or(usize::MAX);
     let output_bytes_max = own_max.min(shared.settings.output_bytes_max);
     let mut verdict = Verdict::new(definition.thresholds);
     // Checks that were defined together do not look together.
     let mut next = Instant::now() + definition.interval.mul_f64(fastrand::f64());
     loop {
-        sleep_until(next).await;
-        let looked = {
-            let Ok(_one_of_many) = shared.turn_of(&definition.kind).acquire().await else { return };
-            probe::look(&definition, &shared.tools, output_bytes_max).await
+        let its_turn = async {
+            sleep_until(on_tick(shared.start, next)).await;
+            shared.turn_of(&definition.kind).acquire().await
         };
-        let Some(seen) = looked else { return };
-        next = following(next, definition.interval, Instant::now());
-        if let Some(status) = verdict.record(seen.status)
-            && !shared.tell(&definition.id, status, seen.output, turn).await
-        {
-            return;
+        let one_of_many = tokio::select! {
+            () = gone.cancelled() => return,
+            turn = its_turn => turn,
+        };
+        let looked = probe::look(&definition, &shared.tools, output_bytes_max, &gone).await;
+        drop(one_of_many);
+        let Some(seen) = looked.filter(|_| !gone.is_cancelled()) else { return };
+        if let Some(status) = verdict.record(seen.status) {
+            let is_heard = tokio::select! {
+                () = gone.cancelled() => return,
+                is_heard = shared.tell(&definition.id, status, seen.output, turn) => is_heard,
+            };
+            if !is_heard {
+                return;
+            }
         }
+        next = following(next, definition.interval, Instant::now());
     }
 }
 
@@ -239,6 +262,12 @@ fn following(due: Instant, interval: Duration, now: Instant) -> Instant {
     let late = now.saturating_duration_since(due);
     let to_come = interval.as_nanos() - late.as_nanos() % interval.as_nanos().max(1);
     due + late + Duration::from_nanos_u128(to_come)
+}
+
+/// The first tick that is not before this.
+fn on_tick(start: Instant, due: Instant) -> Instant {
+    let ticks = due.saturating_duration_since(start).as_nanos().div_ceil(TICK.as_nanos());
+    start + Duration::from_nanos_u128(ticks * TICK.as_nanos())
 }
 
 /// Tells what an alias' targets say, each time that changes.
@@ -421,7 +450,8 @@ pub(super) mod tests {
         (0..1000).for_each(|id| runner.put(&portless(id)));
         (0..1000).for_each(|id| runner.put(&portless(id)));
         let (mut looks, mut a_second) = (HashMap::new(), [0; 20]);
-        while start.elapsed() < Duration::from_secs(20) {
+        // The last look of a check may fall on the last tick.
+        while start.elapsed() <= Duration::from_secs(20) {
             let told = tells.recv().await.unwrap();
             assert_eq!(told.output, "dial tcp: address nowhere: missing port in address");
             a_second[(start.elapsed().as_secs() as usize).min(19)] += 1;
@@ -440,6 +470,9 @@ pub(super) mod tests {
         let table = [(0, 1000), (1, 1000), (999, 1000), (1000, 2000), (1001, 2000), (12_345, 13_000)];
         for (now, next) in table {
             assert_eq!(following(due, ms(1000), due + ms(now)), due + ms(next), "at {now} ms");
+        }
+        for (at, tick) in [(0, 0), (1, 50), (50, 50), (51, 100)] {
+            assert_eq!(on_tick(due, due + ms(at)), due + ms(tick), "at {at} ms");
         }
     }
 

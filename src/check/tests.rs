@@ -2,6 +2,7 @@
 
 mod docker;
 mod http2;
+mod kinds;
 mod programs;
 mod udp;
 
@@ -18,6 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CheckSpec, Span,
@@ -36,7 +38,8 @@ async fn look(spec: CheckSpec) -> (char, String) {
 async fn look_with(tools: &Tools, spec: CheckSpec) -> (char, String) {
     let interval = Some(Span { nanos: 1_000_000_000, text: "1s".into() });
     let definition = CheckSpec { id: text("c"), interval, ..spec }.build().unwrap();
-    let looked = timeout(LIMIT, probe::look(&definition, tools, OUTPUT_BYTES_MAX)).await;
+    let gone = CancellationToken::new();
+    let looked = timeout(LIMIT, probe::look(&definition, tools, OUTPUT_BYTES_MAX, &gone)).await;
     let seen = looked.expect("a look ends").expect("a probe");
     (seen.status.as_str().chars().next().unwrap(), seen.output)
 }

@@ -16,12 +16,13 @@ mod udp;
 
 use std::{ffi::OsString, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::catalog::Status;
 
 use super::{Definition, Kind, output};
 
 pub use docker::Host as DockerHost;
-pub use script::Programs;
 pub use tls::{Trust, use_ring};
 
 /// What a probe saw.
@@ -34,7 +35,6 @@ pub struct Seen {
 /// What the probes share.
 pub struct Tools {
     pub trust: Trust,
-    pub programs: Programs,
     pub docker: DockerHost,
     pub systemctl: OsString,
 }
@@ -44,17 +44,21 @@ impl Tools {
     pub fn here() -> Tools {
         Tools {
             trust: Trust::default(),
-            programs: Programs::default(),
             docker: DockerHost::of(std::env::var("DOCKER_HOST").ok().as_deref()),
             systemctl: "systemctl".into(),
         }
     }
 }
 
-/// Looks once. Never takes much longer than the definition's timeout. `None` for a check that is not looked at: a TTL
-/// check is told, an alias follows others.
-pub async fn look(definition: &Definition, tools: &Tools, output_bytes_max: usize) -> Option<Seen> {
-    let (limit, Tools { trust, programs, docker, systemctl }) = (definition.timeout, tools);
+/// Looks once. Never takes much longer than the definition's timeout. A program is killed when `gone` is cancelled, and is
+/// left alone when this is dropped. `None` for a check that is not looked at: a TTL check is told, an alias follows others.
+pub async fn look(
+    definition: &Definition,
+    tools: &Tools,
+    output_bytes_max: usize,
+    gone: &CancellationToken,
+) -> Option<Seen> {
+    let (limit, Tools { trust, docker, systemctl }) = (definition.timeout, tools);
     Some(match &definition.kind {
         Kind::Ttl(_) | Kind::Alias(_) => return None,
         Kind::Grpc { target, tls } => grpc::look(target, tls.as_ref(), trust, limit).await,
@@ -67,9 +71,9 @@ pub async fn look(definition: &Definition, tools: &Tools, output_bytes_max: usiz
         Kind::Docker { container, args } => {
             docker::look(container, args, docker, limit, output_bytes_max).await
         }
-        Kind::Script { args } => script::look(args, programs, limit, output_bytes_max).await,
+        Kind::Script { args } => script::look(args, gone, limit, output_bytes_max).await,
         Kind::H2Ping { address, tls } => h2ping::look(address, tls.as_ref(), trust, limit).await,
-        Kind::OsService { name } => os_service::look(name, systemctl, programs, limit).await,
+        Kind::OsService { name } => os_service::look(name, systemctl, gone, limit).await,
     })
 }
 

@@ -2,19 +2,18 @@
 
 use std::{ffi::OsStr, time::Duration};
 
-use super::{
-    Seen,
-    script::{self, Programs},
-};
+use tokio_util::sync::CancellationToken;
+
+use super::{Seen, script};
 use crate::catalog::Status;
 
 /// What is asked is answered in much less.
 const ANSWER_BYTES_MAX: usize = 4096;
 
-pub async fn look(name: &str, systemctl: &OsStr, programs: &Programs, limit: Duration) -> Seen {
+pub async fn look(name: &str, systemctl: &OsStr, gone: &CancellationToken, limit: Duration) -> Seen {
     let args = ["show", "--no-pager", "--property=LoadState,ActiveState,SubState", "--", name];
     let args = args.map(String::from);
-    match script::run(systemctl, &args, programs, limit, ANSWER_BYTES_MAX).await {
+    match script::run(systemctl, &args, gone, limit, ANSWER_BYTES_MAX).await {
         Ok(ended) if ended.code == Some(0) => read(name, &String::from_utf8_lossy(&ended.kept)),
         Ok(ended) => {
             let said = String::from_utf8_lossy(&ended.kept);

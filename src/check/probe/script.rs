@@ -1,14 +1,7 @@
-//! Script probes: a program without a shell, in a process group of its own, which ends with the look at it.
+//! Script probes: a program without a shell, in a process group of its own. The group is killed when the program takes too
+//! long or its check is gone; where the agent itself goes, nobody waits for it any more and it is left alone.
 
-use std::{
-    ffi::OsStr,
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{ffi::OsStr, process::Stdio, sync::Arc, time::Duration};
 
 use nix::{
     sys::signal::{Signal, killpg},
@@ -17,20 +10,15 @@ use nix::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Seen, output, shown};
 use crate::catalog::Status;
 
 /// A program that does not go when its group is killed is left to the system after this long.
 const REAP_LIMIT: Duration = Duration::from_secs(5);
-
-/// What becomes of programs that still run when nobody looks at them any more: they are killed, unless the agent itself
-/// goes, which leaves them alone.
-#[derive(Default)]
-pub struct Programs {
-    stay: AtomicBool,
-}
 
 /// A program that ended.
 pub struct Ended {
@@ -39,16 +27,16 @@ pub struct Ended {
     pub bytes: usize,
 }
 
-pub async fn look(args: &Arc<[String]>, programs: &Programs, limit: Duration, bytes_max: usize) -> Seen {
+pub async fn look(args: &Arc<[String]>, gone: &CancellationToken, limit: Duration, bytes_max: usize) -> Seen {
     let Some((program, rest)) = args.split_first() else { return Seen::critical("no program to run") };
-    run(OsStr::new(program), rest, programs, limit, bytes_max).await.map_or_else(Seen::critical, Ended::seen)
+    run(OsStr::new(program), rest, gone, limit, bytes_max).await.map_or_else(Seen::critical, Ended::seen)
 }
 
 /// Runs a program to its end; or says why it did not come to that.
 pub async fn run(
     program: &OsStr,
     args: &[String],
-    programs: &Programs,
+    gone: &CancellationToken,
     limit: Duration,
     output_bytes_max: usize,
 ) -> Result<Ended, String> {
@@ -60,29 +48,31 @@ pub async fn run(
         .process_group(0)
         .spawn();
     let mut child = started.map_err(|error| format!("fork/exec {}: {}", program.display(), lower(&error)))?;
-    let id = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let group = Group { id, programs };
     let mut tail = output::Tail::new(output_bytes_max);
-    let ended = tokio::time::timeout(limit, read_to_end(&mut child, &mut tail)).await;
-    let Ok(code) = ended else {
-        drop(group);
-        let _gone_or_left = tokio::time::timeout(REAP_LIMIT, child.wait()).await;
+    let ended = tokio::select! {
+        ended = timeout(limit, read_to_end(&mut child, &mut tail)) => ended.ok(),
+        () = gone.cancelled() => None,
+    };
+    let Some(code) = ended else {
+        kill(&mut child).await;
         return Err(timed_out(limit));
     };
-    group.forget();
     let (kept, bytes) = tail.finish();
     Ok(Ended { code, kept, bytes })
 }
 
-pub fn timed_out(limit: Duration) -> String {
-    format!("Timed out ({}) running check", shown(limit))
+/// Ends a program with all that it started, and takes leave of it, so that none stays in the system's list of the dead.
+async fn kill(child: &mut Child) {
+    // Where it has no id any more it was taken leave of already.
+    if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
+        // Already gone is what is wanted.
+        let _gone = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let _gone_or_left = timeout(REAP_LIMIT, child.wait()).await;
 }
 
-impl Programs {
-    /// From now on those that still run are left alone.
-    pub fn let_stay(&self) {
-        self.stay.store(true, Ordering::Relaxed);
-    }
+pub fn timed_out(limit: Duration) -> String {
+    format!("Timed out ({}) running check", shown(limit))
 }
 
 impl Ended {
@@ -120,28 +110,6 @@ async fn read<R: AsyncRead + Unpin>(stream: &mut Option<R>, buffer: &mut [u8]) -
     match stream {
         Some(stream) => stream.read(buffer).await.unwrap_or(0),
         None => std::future::pending().await,
-    }
-}
-
-/// A process group that nobody looks at any more once this is dropped.
-struct Group<'a> {
-    id: Option<Pid>,
-    programs: &'a Programs,
-}
-
-impl Group<'_> {
-    /// It ended by itself.
-    fn forget(mut self) {
-        self.id = None;
-    }
-}
-
-impl Drop for Group<'_> {
-    fn drop(&mut self) {
-        if let Some(group) = self.id.filter(|_| !self.programs.stay.load(Ordering::Relaxed)) {
-            // Already gone is what is wanted.
-            let _gone = killpg(group, Signal::SIGKILL);
-        }
     }
 }
 

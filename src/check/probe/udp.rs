@@ -1,8 +1,9 @@
 //! UDP probes: an empty datagram. An answer passes, and so does silence, since most who listen answer only what they
 //! understand; a refusal is critical.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
+use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, time::timeout};
 
 use super::{Seen, connect, reason};
@@ -28,16 +29,17 @@ pub async fn look(address: &str, limit: Duration) -> Seen {
 }
 
 async fn ask(to: SocketAddr) -> Result<(), String> {
-    let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
-    let failed = |doing: &str| {
-        let doing = doing.to_string();
-        move |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => format!("{doing} udp {to}: {doing}: connection refused"),
+    let failed = |doing: &'static str| {
+        move |error: io::Error| match error.kind() {
+            io::ErrorKind::ConnectionRefused => format!("{doing} udp {to}: {doing}: connection refused"),
             _ => format!("{doing} udp {to}: {}", reason(&error)),
         }
     };
-    let socket = UdpSocket::bind(any).await.map_err(failed("bind"))?;
-    socket.connect(to).await.map_err(failed("dial"))?;
-    socket.send(&[]).await.map_err(failed("write"))?;
+    // A new socket has room for a datagram: only the answer is waited for.
+    let socket =
+        Socket::new(Domain::for_address(to), Type::DGRAM.nonblocking(), None).map_err(failed("dial"))?;
+    socket.connect(&to.into()).map_err(failed("dial"))?;
+    socket.send(&[]).map_err(failed("write"))?;
+    let socket = UdpSocket::from_std(socket.into()).map_err(failed("dial"))?;
     socket.recv(&mut [0; 1]).await.map_err(failed("read")).map(drop)
 }

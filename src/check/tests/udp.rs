@@ -26,7 +26,8 @@ async fn an_answer_and_silence_pass_a_refusal_does_not() {
     assert_eq!((looked, asked), (('p', success.clone()), 0), "one empty datagram, and so is the answer");
     let silent = CheckSpec { timeout: timeout_of(50), ..udp(address) };
     assert_eq!(look(silent).await, ('p', success));
-    drop(socket);
+    // Now it hears its peer alone; others are refused.
+    socket.connect("127.0.0.1:9").await.unwrap();
     let refused = format!("read udp {address}: read: connection refused");
     assert_eq!(look(udp(address)).await, ('c', refused));
     let nowhere = look(CheckSpec { udp: text("web"), ..CheckSpec::default() }).await;
