@@ -9,7 +9,7 @@ use super::{
     name::labels_of,
     pack::PRIORITY,
     seen::{Seen, mixed},
-    slot::{Having, Record, Table},
+    slot::{Having, Lists, Record, Table},
     txt,
     wire::{self, HEAD_BYTES, NAME_BYTES_MAX, POINTER_END, QUESTION_AT, kind},
 };
@@ -83,13 +83,10 @@ struct Part<'a> {
     v4: &'a [Ipv4Addr],
     v6: &'a [Ipv6Addr],
     srv: &'a [u16],
-    /// In the place of these, where several tags are asked for.
-    having: Option<Having>,
-    /// Whether anyone has the tag, and how many of them are ready.
-    any: bool,
-    ready: usize,
-    /// Of those candidates that the answer takes.
-    weighing: Weighing<'a>,
+    /// Where these lists come from.
+    lists: Option<&'a Lists>,
+    /// In the place of lists, where several tags are asked for.
+    having: Option<Box<Having>>,
 }
 
 /// An SRV record in the message, whose target wants its addresses.
@@ -108,15 +105,19 @@ const ADDRESS_LABEL_BYTES_MAX: usize = 33;
 impl Assembly {
     /// Appends records to `out`, which holds the header and the question as asked.
     pub fn assemble(&mut self, asked: &Asked, out: &mut Vec<u8>, random: &mut fastrand::Rng) -> Assembled {
-        match self.parts(asked, false, random) {
-            Err(outcome) => outcome,
-            Ok((Kind::Srv, parts)) => self.targets(asked, &parts, out, random),
-            Ok((Kind::Aaaa, parts)) => {
+        let (kind, parts) = match self.parts(asked, false, random) {
+            Err(outcome) => return outcome,
+            Ok(parts) => parts,
+        };
+        let asked = &Asked { kind, ..*asked };
+        match kind {
+            Kind::Srv => self.targets(asked, &parts, out, random),
+            Kind::Aaaa => {
                 let pick = |draw: Draw| parts[draw.chunk as usize].v6(draw.at);
                 let record = record_of(kind::AAAA, asked.ttl_secs, ADDRESS_V6_BYTES);
                 self.addresses(asked, &parts, pick, key_of_v6, record, Ipv6Addr::octets, out, random)
             }
-            Ok((_, parts)) => {
+            _ => {
                 let pick = |draw: Draw| parts[draw.chunk as usize].v4(draw.at);
                 let record = record_of(kind::A, asked.ttl_secs, ADDRESS_V4_BYTES);
                 let key = |address| u64::from(u32::from(address));
@@ -134,6 +135,7 @@ impl Assembly {
         random: &mut fastrand::Rng,
     ) -> Result<(Kind, Vec<Part<'a>>), Assembled> {
         let (mut ready, mut v4, mut v6, mut any) = (0, 0, 0, false);
+        let only_passing = asked.only_passing;
         let mut parts = Vec::with_capacity(asked.group.chunks().len());
         self.choice.clear();
         for chunk in asked.group.chunks() {
@@ -141,14 +143,25 @@ impl Assembly {
             if asked.kind == Kind::Srv && !asked.has_room_for_targets(table) {
                 return Err(Assembled::AskPlain);
             }
-            let part = if several {
-                Part::having(asked, chunk, table, random).ok_or(Assembled::AskPlain)?
-            } else {
-                Part::listed(asked, chunk, table, random)
-            };
+            let mut part = Part { chunk, table, v4: &[], v6: &[], srv: &[], lists: None, having: None };
+            let mut alike = None;
+            if several {
+                // Running sums are kept of lists only.
+                alike = Some(table.alike(only_passing).ok_or(Assembled::AskPlain)?);
+                let tags = labels_of(asked.tag.unwrap_or_default());
+                part.having = table.having(chunk, tags, only_passing, random).map(Box::new);
+                any |= part.having.as_ref().is_some_and(|having| having.any);
+                ready += part.having.as_ref().map_or(0, |having| having.ready.count());
+            } else if let Some(lists) = table.lists(chunk, asked.tag, random) {
+                alike = lists.alike(only_passing);
+                part.v4 = lists.v4(only_passing);
+                part.v6 = lists.v6(only_passing);
+                part.srv = lists.srv(only_passing);
+                part.lists = Some(lists);
+                any = true;
+                ready += lists.count(only_passing);
+            }
             let counts = part.counts();
-            any |= part.any;
-            ready += part.ready;
             v4 += counts[0];
             v6 += counts[1];
             let count = match asked.kind {
@@ -157,7 +170,7 @@ impl Assembly {
                 Kind::Srv => counts[2],
                 Kind::Other => 0,
             };
-            self.choice.push(count, part.weighing);
+            self.choice.push(count, alike);
             parts.push(part);
         }
         match asked.kind {
@@ -187,10 +200,10 @@ impl Assembly {
         random: &mut fastrand::Rng,
     ) -> Assembled {
         let record = &mut record[..HEAD_BYTES + N];
-        self.begin(asked, record.len(), out, random);
+        self.begin(asked, parts, record.len(), out, random);
         let several = may_repeat(parts);
         let (mut answers, mut cut) = (0, Cut::No);
-        while let Some(draw) = self.choice.next(weighing_of(parts), random) {
+        while let Some(draw) = self.choice.next(weighing_of(asked, parts), random) {
             let address = pick(draw);
             if several && !self.seen.insert(key(address)) {
                 continue;
@@ -216,11 +229,11 @@ impl Assembly {
     ) -> Assembled {
         let fixed = HEAD_BYTES + SRV_NUMBER_BYTES;
         let usual = fixed + 8 + asked.node_tail.len() + asked.zone.len() + HEAD_BYTES + ADDRESS_V4_BYTES;
-        self.begin(asked, usual, out, random);
+        self.begin(asked, parts, usual, out, random);
         self.written.clear();
         let several = may_repeat(parts);
         let (mut glue_bytes, mut cut) = (0, Cut::No);
-        while let Some(draw) = self.choice.next(weighing_of(parts), random) {
+        while let Some(draw) = self.choice.next(weighing_of(asked, parts), random) {
             let found = Found::of(parts, draw);
             if several && !self.seen.insert(found.record.key()) {
                 continue;
@@ -252,9 +265,9 @@ impl Assembly {
         Assembled::Records { answers: self.written.len() as u16, additional: additional + texts, cut }
     }
 
-    fn begin(&mut self, asked: &Asked, each: usize, out: &[u8], random: &mut fastrand::Rng) {
+    fn begin(&mut self, asked: &Asked, parts: &[Part], each: usize, out: &[u8], random: &mut fastrand::Rng) {
         let room = (asked.bytes_max.saturating_sub(out.len()) / each).min(asked.count_max);
-        self.choice.begin(room, random);
+        self.choice.begin(room, weighing_of(asked, parts), random);
         self.seen.clear();
     }
 }
@@ -279,46 +292,7 @@ impl Asked<'_> {
     }
 }
 
-impl<'a> Part<'a> {
-    /// Everyone, or those who have the tag: lists stand ready.
-    fn listed(asked: &Asked<'a>, chunk: &'a Chunk, table: &'a Table, random: &mut fastrand::Rng) -> Self {
-        let lists = table.lists(chunk, asked.tag, random);
-        let only_passing = asked.only_passing;
-        Part {
-            chunk,
-            table,
-            v4: lists.map_or(&[], |lists| lists.v4(only_passing)),
-            v6: lists.map_or(&[], |lists| lists.v6(only_passing)),
-            srv: lists.map_or(&[], |lists| lists.srv(only_passing)),
-            having: None,
-            any: lists.is_some(),
-            ready: lists.map_or(0, |lists| lists.count(only_passing)),
-            weighing: lists.map_or(Weighing::NOBODY, |lists| lists.weighing(asked.kind, only_passing)),
-        }
-    }
-
-    /// Those who have every label of the tag as a tag. `None` where they weigh differently.
-    fn having(
-        asked: &Asked<'a>,
-        chunk: &'a Chunk,
-        table: &'a Table,
-        random: &mut fastrand::Rng,
-    ) -> Option<Self> {
-        let tags = labels_of(asked.tag.unwrap_or_default());
-        let having = table.having(chunk, tags, asked.only_passing, random);
-        Some(Part {
-            chunk,
-            table,
-            v4: &[],
-            v6: &[],
-            srv: &[],
-            any: having.as_ref().is_some_and(|having| having.any),
-            ready: having.as_ref().map_or(0, |having| having.ready.count()),
-            having,
-            weighing: table.weighing(asked.only_passing)?,
-        })
-    }
-
+impl Part<'_> {
     /// Candidates for A, AAAA and SRV.
     fn counts(&self) -> [usize; 3] {
         match &self.having {
@@ -465,8 +439,16 @@ impl<'a> Found<'a> {
     }
 }
 
-fn weighing_of<'a>(parts: &'a [Part<'a>]) -> impl Fn(u32) -> Weighing<'a> {
-    |chunk| parts[chunk as usize].weighing
+/// How much the candidates of each part weigh.
+fn weighing_of<'a>(asked: &Asked, parts: &'a [Part<'a>]) -> impl Fn(u32) -> Weighing<'a> {
+    let (kind, only_passing) = (asked.kind, asked.only_passing);
+    move |chunk| {
+        let part = &parts[chunk as usize];
+        match part.lists {
+            Some(lists) => lists.weighing(kind, only_passing),
+            None => part.table.alike(only_passing).map_or(Weighing::NOBODY, Weighing::Alike),
+        }
+    }
 }
 
 /// A record of the question's name, without its address.

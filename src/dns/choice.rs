@@ -77,32 +77,40 @@ enum Cursor {
 impl Choice {
     pub fn clear(&mut self) {
         self.counts.clear();
-        self.sums.clear();
         self.total = 0;
         self.weights = Weights::None;
     }
 
-    /// The next chunk has so many candidates.
-    pub fn push(&mut self, count: usize, weighing: Weighing) {
+    /// The next chunk has so many candidates, and all weigh the same, or not.
+    pub fn push(&mut self, count: usize, alike: Option<u16>) {
         self.counts.push(count as u32);
         self.total += count;
-        self.sums.push(self.weight() + weighing.total(count));
-        self.weights = match (self.weights, weighing) {
-            (weights, _) if count == 0 => weights,
-            (Weights::None, Weighing::Alike(weight)) => Weights::Alike(weight),
-            (Weights::Alike(all), Weighing::Alike(weight)) if weight == all => Weights::Alike(all),
-            _ => Weights::Differ,
-        };
+        if count > 0 {
+            self.weights = match (self.weights, alike) {
+                (Weights::None, Some(weight)) => Weights::Alike(weight),
+                (Weights::Alike(all), Some(weight)) if weight == all => Weights::Alike(all),
+                _ => Weights::Differ,
+            };
+        }
     }
 
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Begins a draw of which about `wanted` will be taken.
-    pub fn begin(&mut self, wanted: usize, random: &mut fastrand::Rng) {
+    /// Begins a draw of which about `wanted` will be taken. `weighing` is that of a chunk.
+    pub fn begin<'a>(
+        &mut self,
+        wanted: usize,
+        weighing: impl Fn(u32) -> Weighing<'a>,
+        random: &mut fastrand::Rng,
+    ) {
         if self.weights == Weights::Differ {
             self.drawn.clear();
+            self.sums.clear();
+            for (chunk, count) in self.counts.iter().enumerate() {
+                self.sums.push(self.weight() + weighing(chunk as u32).total(*count as usize));
+            }
             let is_lot = wanted < self.total && self.weight() > 0;
             self.cursor = Cursor::Lot { tries: if is_lot { self.total } else { 0 } };
         } else if self.total <= HAT_MAX {
@@ -114,7 +122,7 @@ impl Choice {
         }
     }
 
-    /// `weighing` is that of a chunk, as it was pushed.
+    /// `weighing` as at the beginning.
     pub fn next<'a>(
         &mut self,
         weighing: impl Fn(u32) -> Weighing<'a>,
@@ -292,8 +300,8 @@ mod tests {
     fn draws(counts: &[usize], wanted: usize, take: usize, random: &mut fastrand::Rng) -> Vec<Draw> {
         let mut choice = Choice::default();
         choice.clear();
-        counts.iter().for_each(|count| choice.push(*count, Weighing::Alike(1)));
-        choice.begin(wanted, random);
+        counts.iter().for_each(|count| choice.push(*count, Some(1)));
+        choice.begin(wanted, |_| Weighing::Alike(1), random);
         std::iter::from_fn(|| choice.next(|_| Weighing::Alike(1), random)).take(take).collect()
     }
 
@@ -311,9 +319,10 @@ mod tests {
             })
             .collect();
         let mut choice = Choice::default();
-        sums.iter().for_each(|sums| choice.push(sums.len(), Weighing::Sums(sums)));
-        choice.begin(wanted, random);
-        let next = || choice.next(|chunk| Weighing::Sums(&sums[chunk as usize]), random);
+        sums.iter().for_each(|sums| choice.push(sums.len(), None));
+        let weighing = |chunk: u32| Weighing::Sums(&sums[chunk as usize]);
+        choice.begin(wanted, weighing, random);
+        let next = || choice.next(weighing, random);
         std::iter::from_fn(next).map(|draw| chunks[draw.chunk as usize][draw.at as usize]).collect()
     }
 

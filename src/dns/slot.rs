@@ -146,8 +146,8 @@ impl Table {
     }
 
     /// How much an instance weighs, if all do alike.
-    pub fn weighing(&self, only_passing: bool) -> Option<Weighing<'static>> {
-        self.everyone.alike[usize::from(only_passing)].map(Weighing::Alike)
+    pub fn alike(&self, only_passing: bool) -> Option<u16> {
+        self.everyone.alike(only_passing)
     }
 
     fn tags(&self, chunk: &Chunk, random: &mut fastrand::Rng) -> &Tags {
@@ -332,6 +332,11 @@ impl Lists {
     /// By place in the chunk.
     pub fn srv(&self, only_passing: bool) -> &[u16] {
         self.srv.under(only_passing)
+    }
+
+    /// How much an instance weighs, if all do alike.
+    pub fn alike(&self, only_passing: bool) -> Option<u16> {
+        self.alike[usize::from(only_passing)]
     }
 
     /// How much the candidates for an answer weigh.
