@@ -72,6 +72,8 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let mut is_short = false;
+    // What the log held when a snapshot was last begun, if it was not cut since.
+    let mut begun_at = 0;
     while let Some(Some(batch)) = shutdown.run_until_cancelled(gather(&mut waiting)).await {
         if shutdown.is_cancelled() {
             batch.into_iter().for_each(|proposal| answer(proposal.reply, Err(ProposeError::Stopped)));
@@ -87,10 +89,15 @@ pub async fn run(
             continue;
         }
         write(&raft, batch).await;
-        if bounds.is_snapshot_due()
-            && let Err(error) = raft.trigger().snapshot().await
-        {
-            tracing::error!(%error, "the log is not cut: consensus has ended");
+        let log_bytes = bounds.log.bytes();
+        if log_bytes < begun_at {
+            begun_at = 0;
+        }
+        if bounds.is_snapshot_due(log_bytes, begun_at) {
+            begun_at = log_bytes;
+            if let Err(error) = raft.trigger().snapshot().await {
+                tracing::error!(%error, "the log is not cut: consensus has ended");
+            }
         }
     }
     waiting.close();
@@ -112,10 +119,9 @@ impl Bounds {
     }
 
     /// A snapshot costs all there is, so the more there is, the more is written between two of them. One that the disk
-    /// has no room for is not begun.
-    fn is_snapshot_due(&self) -> bool {
-        let log_bytes = self.log.bytes();
-        log_bytes > self.bytes_max
+    /// has no room for is not begun; one that came to nothing is begun again when as much again was written.
+    fn is_snapshot_due(&self, log_bytes: usize, begun_at: usize) -> bool {
+        log_bytes > begun_at.saturating_add(self.bytes_max)
             && self.kept.as_ref().is_none_or(|(snapshots, space)| {
                 let last = snapshots.bytes();
                 log_bytes as u64 > last && !space.is_short_of(last + log_bytes as u64)

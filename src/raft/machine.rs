@@ -61,6 +61,11 @@ impl Machine {
         Ok(())
     }
 
+    /// The last entry that the catalog holds.
+    pub fn applied(&self) -> Option<LogId<u64>> {
+        self.applied
+    }
+
     fn replace(&mut self, meta: &SnapshotMeta<u64, BasicNode>, catalog: Catalog) {
         self.catalog = catalog;
         self.applied = meta.last_log_id;
@@ -128,7 +133,8 @@ impl RaftStateMachine<Types> for Machine {
         catalog: Box<Catalog>,
     ) -> Stored<()> {
         let taken = Taken { meta: meta.clone(), catalog: *catalog, snapshots: self.snapshots.clone() };
-        taken.keep().await?;
+        let kept = taken.keep().await;
+        kept.map_err(|text| StorageIOError::write_snapshot(Some(meta.signature()), AnyError::error(text)))?;
         self.replace(meta, taken.catalog.clone());
         self.taken = self.snapshots.is_none().then_some(taken);
         self.publisher.waiters.wake_all();
@@ -150,24 +156,26 @@ impl RaftStateMachine<Types> for Machine {
 }
 
 impl RaftSnapshotBuilder<Types> for Taken {
+    /// An error would end consensus, which can go on: the log holds all that a snapshot would. One of nothing says as
+    /// much: it is older than any, so that it is forgotten, and the log is not cut.
     async fn build_snapshot(&mut self) -> Stored<Snapshot<Types>> {
-        self.keep().await?;
+        if let Err(error) = self.keep().await {
+            tracing::error!(error, "the log is not cut, and grows until a snapshot can be written");
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::default() });
+        }
         Ok(self.clone().into_snapshot())
     }
 }
 
 impl Taken {
     /// Writes it to where snapshots are kept, if there is such a place.
-    async fn keep(&self) -> Stored<()> {
+    async fn keep(&self) -> Result<(), String> {
         let Some(snapshots) = self.snapshots.clone() else { return Ok(()) };
         let (meta, catalog) = (self.meta.clone(), self.catalog.clone());
         let write = move || {
             snapshots.write(&meta, &catalog).map_err(|error| format!("cannot write a snapshot: {error}"))
         };
-        let written = tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.to_string()));
-        written.map_err(|text| {
-            StorageIOError::write_snapshot(Some(self.meta.signature()), AnyError::error(text)).into()
-        })
+        tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     fn into_snapshot(self) -> Snapshot<Types> {

@@ -41,8 +41,6 @@ const MAGIC: &[u8; 8] = b"lictsnap";
 const VERSION: u32 = 1;
 /// A frame is closed when it holds this much.
 const FRAME_BYTES: usize = 64 << 10;
-/// No frame of ours is longer: one row is at most what a registration may be.
-const FRAME_BYTES_MAX: usize = 64 << 20;
 const ENDING: &str = "snapshot";
 
 impl Snapshots {
@@ -72,22 +70,28 @@ impl Snapshots {
     }
 
     /// Writes one, and returns when it is safe on disk.
+    ///
+    /// # Errors
+    /// Where it is not: the one before stands, and nothing half written takes the room that may be missing.
     pub fn write(&self, meta: &Meta, catalog: &Catalog) -> Result<(), SnapshotError> {
         let last = meta.last_log_id.unwrap_or_default();
         let name = format!("{:020}-{}", last.index, last.leader_id.term);
         let (path, temporary) =
             (self.folder.join(format!("{name}.{ENDING}")), self.folder.join(format!("{name}.tmp")));
-        let at = |error| SnapshotError::Io(temporary.clone(), error);
-        let file = File::create(&temporary).map_err(at)?;
-        let mut out = BufWriter::with_capacity(FRAME_BYTES, file);
-        write(&mut out, meta, catalog).map_err(|fault| fault.at(temporary.clone()))?;
-        let file = out.into_inner().map_err(|error| at(error.into_error()))?;
-        file.sync_all().map_err(at)?;
-        let bytes = file.metadata().map_err(at)?.len();
-        fs::rename(&temporary, &path).map_err(at)?;
+        let bytes = put(&temporary, &path, meta, catalog).map_err(|fault| {
+            let _gone = fs::remove_file(&temporary);
+            fault.at(temporary)
+        })?;
         self.sync_folder()?;
         self.bytes.store(bytes, Ordering::Relaxed);
-        for former in self.files(ENDING)?.into_iter().filter(|former| *former != path) {
+        if let Err(error) = self.remove_all_but(&path) {
+            tracing::warn!(%error, "a former snapshot is not removed: the next one tries again");
+        }
+        Ok(())
+    }
+
+    fn remove_all_but(&self, path: &Path) -> Result<(), SnapshotError> {
+        for former in self.files(ENDING)?.into_iter().filter(|former| former != path) {
             fs::remove_file(&former).map_err(|error| SnapshotError::Io(former, error))?;
         }
         Ok(())
@@ -154,6 +158,17 @@ impl From<Mismatch> for Fault {
     }
 }
 
+/// Writes it under a name that nobody reads, and gives it its own when it is safe. How many bytes it has.
+fn put(temporary: &Path, path: &Path, meta: &Meta, catalog: &Catalog) -> Result<u64, Fault> {
+    let mut out = BufWriter::with_capacity(FRAME_BYTES, File::create(temporary)?);
+    write(&mut out, meta, catalog)?;
+    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync_all()?;
+    let bytes = file.metadata()?.len();
+    fs::rename(temporary, path)?;
+    Ok(bytes)
+}
+
 fn write(out: &mut impl Write, meta: &Meta, catalog: &Catalog) -> Result<(), Fault> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
@@ -215,9 +230,7 @@ impl<R: Read> Frames<R> {
             return Ok(None);
         }
         let (length, sum) = (read_u32(&mut self.from)? as usize, read_u32(&mut self.from)?);
-        if length > FRAME_BYTES_MAX {
-            return Err(Fault::Damaged(format!("frame {} says that it has {length} bytes", self.number)));
-        }
+        // A node is one row, however much is registered there; what a wrong length asks for ends with the file.
         let mut frame = Vec::new();
         (&mut self.from).take(length as u64).read_to_end(&mut frame)?;
         if frame.len() < length {

@@ -408,6 +408,66 @@ async fn a_damaged_snapshot_is_refused_by_name_and_a_torn_one_is_swept_away() {
     raft.stop().await;
 }
 
+/// A node takes what its services take together: no bound of ours may stand in the way of reading it again.
+#[test]
+fn a_node_of_any_size_comes_back_from_a_snapshot() {
+    let folder = Folder::new();
+    let mut catalog = Catalog::default();
+    for turn in 0..17 {
+        let check =
+            Check { id: turn.to_string().into(), output: "x".repeat(4 << 20).into(), ..Check::default() };
+        let command = Command::Register(Box::new(Register { checks: vec![check], ..registration("ash") }));
+        catalog.apply(command).0.unwrap();
+    }
+    let snapshots = snapshot::Snapshots::open(&folder.0).unwrap();
+    snapshots.write(&openraft::SnapshotMeta::default(), &catalog).unwrap();
+    let (_, read) = snapshots.newest().unwrap().unwrap();
+    assert!(said(&read) == said(&catalog));
+}
+
+/// The log holds what a snapshot would: as long as that can be written, the server goes on, and tries again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_cannot_be_written_ends_nothing() {
+    let folder = Folder::new();
+    let small = Settings { log_bytes_max: 8 << 10, ..settings(&folder.0) };
+    let snapshots = folder.0.join("snapshots");
+    let raft = lead(small.clone()).await;
+    fs::remove_dir(&snapshots).unwrap();
+    fs::write(&snapshots, "in the way").unwrap();
+    for turn in 0..200 {
+        raft.propose(whole(&format!("node-{}", turn % 9), turn)).await.unwrap().unwrap();
+    }
+    assert!(raft.stats().log_bytes > 16 << 10, "nothing of the log is cut");
+    fs::remove_file(&snapshots).unwrap();
+    fs::create_dir(&snapshots).unwrap();
+    let most = 8 * raft.stats().log_bytes;
+    let (mut written, mut turn) = (0, 0);
+    while fs::read_dir(&snapshots).unwrap().count() == 0 {
+        let command = whole(&format!("node-{}", turn % 9), 1_000 + turn);
+        written += log::bytes_of(&command);
+        raft.propose(command).await.unwrap().unwrap();
+        turn += 1;
+        assert!(written < most, "it is not tried again");
+    }
+    let before = said(&raft.catalog());
+    raft.stop().await;
+    let raft = lead(small).await;
+    assert_eq!(said(&raft.catalog()), before);
+    raft.stop().await;
+}
+
+/// Half a snapshot is no use to anybody, and takes the room that is missing.
+#[test]
+fn a_snapshot_that_fails_leaves_nothing_behind() {
+    let folder = Folder::new();
+    let snapshots = snapshot::Snapshots::open(&folder.0).unwrap();
+    // Its place is taken by what no file can replace.
+    fs::create_dir(folder.0.join("00000000000000000000-0.snapshot")).unwrap();
+    let failed = snapshots.write(&openraft::SnapshotMeta::default(), &Catalog::default());
+    assert!(failed.is_err());
+    assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+}
+
 /// A file of each form that a released version has written is read for ever. This writes today's where none is kept.
 #[tokio::test]
 async fn files_of_released_versions_are_read() {
