@@ -90,6 +90,11 @@ impl Log {
         self.rows(|rows| rows.last)
     }
 
+    /// Up to which entry it was cut.
+    pub fn purged(&self) -> Option<LogId<u64>> {
+        self.rows(|rows| rows.purged)
+    }
+
     /// Lets the disk finish, and gives its file back. Waits for the disk.
     pub fn close(&self) {
         if let Some(disk) = &self.0.disk {

@@ -144,13 +144,20 @@ impl Raft {
         kept: Option<Kept>,
         shutdown: CancellationToken,
     ) -> Result<(Raft, JoinHandle<()>), String> {
-        let Settings { address, log_bytes_max, may_begin, .. } = settings;
+        let Settings { address, log_bytes_max, may_begin, folder, .. } = settings;
         let (published, waiters) = (Published::default(), Arc::new(Waiters::default()));
         let mut machine = machine::Machine::new(published.clone(), waiters.clone());
         let (log, kept) = match kept {
             None => (log::Log::default(), None),
             Some(Kept { log, snapshots, space }) => {
                 machine.recover(snapshots.clone()).map_err(|error| error.to_string())?;
+                check_fit(machine.applied(), &log).map_err(|fault| {
+                    let folder = folder.unwrap_or_default();
+                    format!(
+                        "{} is damaged: {fault}; restore the data directory from a backup",
+                        folder.display()
+                    )
+                })?;
                 (log, Some((snapshots, space)))
             }
         };
@@ -286,6 +293,24 @@ impl Kept {
             space: space::Space::of(folder, free_bytes_min),
         })
     }
+}
+
+/// Snapshot and log are of one time: what is cut off the log was in a snapshot, and what is in a snapshot was safe in the
+/// log. A lone voter is sent no snapshots.
+fn check_fit(applied: Option<LogId<u64>>, log: &log::Log) -> Result<(), String> {
+    let entry = |at: Option<LogId<u64>>| at.map_or("no entry".into(), |at| format!("entry {}", at.index));
+    let (purged, last) = (log.purged(), log.last());
+    if applied < purged {
+        return Err(format!(
+            "the log goes on from {}, and the snapshot goes to {}",
+            entry(purged),
+            entry(applied)
+        ));
+    }
+    if last < applied {
+        return Err(format!("the snapshot goes to {}, and the log goes to {}", entry(applied), entry(last)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -468,6 +468,30 @@ fn a_snapshot_that_fails_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
 }
 
+/// Parts of different times make no whole, and are told apart from one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_and_a_snapshot_that_do_not_fit_are_refused_by_name() {
+    let folder = Folder::new();
+    let small = Settings { log_bytes_max: 8 << 10, ..settings(&folder.0) };
+    let raft = lead(small.clone()).await;
+    for turn in 0..200 {
+        raft.propose(whole(&format!("node-{}", turn % 9), turn)).await.unwrap().unwrap();
+    }
+    raft.stop().await;
+    let (snapshots, aside) = (folder.0.join("snapshots"), folder.0.join("aside"));
+    fs::rename(&snapshots, &aside).unwrap();
+    let text = open(small.clone()).await.err().expect("what was acknowledged is gone");
+    let expected = format!("{} is damaged: the log goes on from entry ", folder.0.display());
+    assert!(text.starts_with(&expected), "{text}");
+    fs::remove_dir_all(&snapshots).unwrap();
+    fs::rename(&aside, &snapshots).unwrap();
+    fs::remove_file(folder.0.join("log.redb")).unwrap();
+    fs::remove_file(folder.0.join("log.note")).unwrap();
+    let text = open(small).await.err().expect("what was acknowledged since the snapshot is gone");
+    let expected = format!("{} is damaged: the snapshot goes to entry ", folder.0.display());
+    assert!(text.starts_with(&expected), "{text}");
+}
+
 /// A file of each form that a released version has written is read for ever. This writes today's where none is kept.
 #[tokio::test]
 async fn files_of_released_versions_are_read() {
