@@ -187,6 +187,24 @@ fn a_write_that_fails_ends_the_agent() {
     );
 }
 
+/// The disk is gone in the middle of a snapshot, and whoever writes it never comes back: here from a pipe without a reader.
+#[test]
+fn an_agent_stops_though_its_disk_hangs() {
+    let data = Data::new();
+    let mut agent = data.start(&[]);
+    let snapshots = data.0.join("raft/snapshots");
+    let pipes = (0..500).map(|index| snapshots.join(format!("{index:020}-1.tmp")));
+    assert!(Command::new("mkfifo").args(pipes).status().unwrap().success());
+    let note = "x".repeat(400_000);
+    for node in 0..45 {
+        let body =
+            format!(r#"{{"Node":"n{node}","Address":"10.0.0.1","Check":{{"Name":"c","Output":"{note}"}}}}"#);
+        assert_eq!(agent.request("PUT", "/v1/catalog/register", &body).0, 200);
+    }
+    agent.signal("TERM");
+    assert_eq!(agent.exit_code(), Some(1));
+}
+
 #[test]
 fn a_damaged_log_is_named_and_not_served() {
     let data = Data::new();

@@ -34,7 +34,10 @@ pub fn run(arguments: Vec<String>) -> Outcome {
     let activation = Activation::take(&config.dns_addrs, &config.http_addrs);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
-    runtime.block_on(live(flags, config, activation, level))
+    let outcome = runtime.block_on(live(flags, config, activation, level));
+    // Every part had its time to stop; what hangs in a disk beyond that must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Each connection and each question to a recursor takes one, and the soft limit is made for programs that know no more
