@@ -44,7 +44,7 @@ pub fn put(
     out: &mut Vec<u8>,
 ) -> Answered {
     let zone_at = QUESTION_AT + name.offset(zone.depth_of(name));
-    let here = Here { zone, name, at: QUESTION_AT, written: usize::MAX, zone_at };
+    let here = Here { zone, name, at: QUESTION_AT, written: usize::MAX, rest_at: 0, zone_at };
     let answered =
         Answered { rcode: Rcode::NoError, authoritative: true, cut: false, counts: [0; 3], leads_to: None };
     let (followed, extra) = ([None; HOPS_MAX], Vec::new());
@@ -63,15 +63,17 @@ struct Here<'z, 'n> {
     zone: &'z Zone,
     name: &'n Name<'n>,
     at: usize,
-    /// So many bytes of it stand there; then comes a pointer to its zone.
+    /// So many bytes of it stand there; then comes a pointer to the rest.
     written: usize,
+    rest_at: usize,
     zone_at: usize,
 }
 
 impl Here<'_, '_> {
     fn place(&self, label: usize) -> usize {
         let offset = self.name.offset(label);
-        if offset < self.written { self.at + offset } else { self.zone_at }
+        // A DS is asked of the zone above, which begins within the rest.
+        if offset < self.written { self.at + offset } else { self.rest_at + offset - self.written }
     }
 }
 
@@ -165,10 +167,10 @@ impl<'z> Writer<'z, '_> {
     }
 
     /// Goes on with another name, if it is ours to answer.
-    fn follow(&mut self, name: &Name, at: usize, written: usize, zone_at: usize, hop: usize) {
+    fn follow(&mut self, name: &Name, at: usize, written: usize, rest_at: usize, hop: usize) {
         match self.zones.find(name, self.qtype) {
             Some(Some(zone)) if hop + 1 < HOPS_MAX => {
-                let mut here = Here { zone, name, at, written, zone_at };
+                let mut here = Here { zone, name, at, written, rest_at, zone_at: rest_at };
                 here.zone_at = here.place(zone.depth_of(name));
                 self.answer(&here, hop + 1);
             }
