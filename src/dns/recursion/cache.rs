@@ -72,17 +72,13 @@ impl Cache {
         Some(found.stale(now).unwrap_or(Known::Failed(failure)))
     }
 
-    /// A message that was just received. One that may not be kept is none the less the end of a failure.
+    /// A message that was just received. One that may not be kept is none the less the end of a failure, and of what was
+    /// said before.
     pub fn put(&mut self, key: Key, message: Arc<Message>, now: Instant, bytes_max: usize) {
-        let entry = if message.ttl_secs > 0 {
-            Entry { message: Some((message, now)), failed: None }
+        if message.ttl_secs > 0 {
+            self.insert(key, Entry { message: Some((message, now)), failed: None }, bytes_max);
         } else {
-            let mut entry = self.take(&key).unwrap_or_default();
-            entry.failed = None;
-            entry
-        };
-        if entry.message.is_some() {
-            self.insert(key, entry, bytes_max);
+            self.take(&key);
         }
     }
 
@@ -203,6 +199,15 @@ mod tests {
         assert_eq!(cache.get(&key(2), start), None);
         cache.put(key(2), message(0), start, BYTES_MAX);
         assert_eq!(cache.get(&key(2), start), None, "TTL 0 is for whoever asked");
+    }
+
+    #[test]
+    fn what_was_said_before_the_last_word_is_forgotten() {
+        let (mut cache, start) = (Cache::default(), start());
+        cache.put(key(1), message(10), start, BYTES_MAX);
+        cache.put(key(1), message(0), start + secs(11), BYTES_MAX);
+        let none = Known::Failed(Failure::Silence);
+        assert_eq!(cache.fail(key(1), Failure::Silence, start + secs(12), BYTES_MAX), none);
     }
 
     #[test]
