@@ -361,6 +361,38 @@ fn an_agent_follows_its_files() {
     assert_eq!(code("www.b.example."), ResponseCode::Refused);
 }
 
+/// Where two files change at once, each says what it says now: neither stands in the way of the other as it was.
+#[test]
+fn zones_may_change_places() {
+    let folder = Folder(fresh_folder());
+    let file = |name: &str| folder.0.join(name);
+    let write = |name: &str, zone: &str| {
+        fs::write(file("new"), format!("$ORIGIN {zone}.example.\n{SOA}www A 192.0.2.1\n")).unwrap();
+        fs::rename(file("new"), file(name)).unwrap();
+    };
+    let (mut files, paths) = (ZoneFiles::default(), [folder.0.clone()]);
+    let mut read = || -> Vec<String> {
+        let told = files.read(&paths, &["consul."], false);
+        told.iter().map(|told| told.to_string().replace(&format!("{}/", folder.0.display()), "")).collect()
+    };
+    let serving =
+        |file: &str, zone: &str| format!("{file}: serving the zone {zone}.example., serial 1, 3 records");
+    write("1.zone", "a");
+    write("2.zone", "b");
+    assert_eq!(read(), [serving("1.zone", "a"), serving("2.zone", "b")]);
+    write("1.zone", "b");
+    write("2.zone", "a");
+    assert_eq!(read(), [serving("1.zone", "b"), serving("2.zone", "a")]);
+    write("1.zone", "a");
+    write("2.zone", "c");
+    assert_eq!(read(), [serving("1.zone", "a"), serving("2.zone", "c")]);
+    // What a file has kept is nobody else's.
+    fs::write(file("1.zone"), "x B 1\n").unwrap();
+    write("2.zone", "a");
+    assert!(read().iter().any(|told| told.contains("the zone a.example. stands in")));
+    assert_eq!(read(), Vec::<String>::new());
+}
+
 #[test]
 fn zones_come_and_go_with_a_reload() {
     let folder = Folder(fresh_folder());

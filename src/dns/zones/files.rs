@@ -91,12 +91,16 @@ impl ZoneFiles {
                 told.push(Told::Removed(display(&path), shown(&name)));
             }
         }
-        for path in &files {
-            let held = self.held.get(path);
-            let same = held.is_some_and(|held| held.reads.iter().all(|(path, seen)| stamp(path) == *seen));
-            if all || !same {
-                self.read_one(path, domains, &mut told);
-            }
+        let same = |held: &Held| held.reads.iter().all(|(path, seen)| stamp(path) == *seen);
+        let changed = files.iter().filter(|path| all || !self.held.get(*path).is_some_and(same));
+        let read: Vec<_> = changed.map(|path| (path, open_zone(path))).collect();
+        // Files may have changed places: none stands in the way of another as it was.
+        let right = read.iter().filter(|(_, (read, _))| read.zone.is_ok());
+        let mut before: BTreeMap<&PathBuf, Held> =
+            right.filter_map(|(path, _)| Some((*path, self.held.remove(*path)?))).collect();
+        for (path, (read, reads)) in read {
+            let before = before.remove(path).or_else(|| self.held.remove(path));
+            self.place(path, (read, reads), before, domains, &mut told);
         }
         self.seen = self.held.values().flat_map(|held| held.reads.clone()).collect();
         told
@@ -109,16 +113,21 @@ impl ZoneFiles {
         StaticZones::new(named, builtin)
     }
 
-    fn read_one(&mut self, path: &Path, domains: &[&str], told: &mut Vec<Told>) {
+    fn place(
+        &mut self,
+        path: &Path,
+        (read, reads): (master::Read, Seen),
+        before: Option<Held>,
+        domains: &[&str],
+        told: &mut Vec<Told>,
+    ) {
         let file = display(path);
-        let (read, reads) = open_zone(path);
         let mut found = read.zone;
         if let (Some((name, place)), Ok(_)) = (&read.name, &found)
             && let Some(text) = self.misplaced(path, name, domains)
         {
             found = Err(vec![Fault { file: place.0.clone(), at: place.1, text }]);
         }
-        let before = self.held.remove(path);
         let held = match found {
             Ok(zone) => {
                 let zone = Arc::new(zone);
@@ -128,7 +137,9 @@ impl ZoneFiles {
             Err(faults) => {
                 told.extend(faults.into_iter().map(Told::Fault));
                 match before {
-                    Some(Held { name: Some(name), served: Some(zone), .. }) => {
+                    Some(Held { name: Some(name), served: Some(zone), .. })
+                        if self.misplaced(path, &name, domains).is_none() =>
+                    {
                         told.push(Told::Kept(file, shown(&name)));
                         Held { name: Some(name), served: Some(zone), reads }
                     }
