@@ -81,9 +81,13 @@ impl Running {
 fn published() -> Published {
     let node = Node { name: "ash".into(), address: "10.1.0.11".into(), ..Node::default() };
     let service = Service { id: "web".into(), name: "web".into(), port: 80, ..Service::default() };
+    let far =
+        Service { id: "far".into(), name: "far".into(), address: "example.com".into(), ..Service::default() };
     let mut catalog = Catalog::default();
-    let register = Register { node, service: Some(service), ..Register::default() };
-    catalog.apply(catalog::Command::Register(Box::new(register))).0.unwrap();
+    for service in [service, far] {
+        let register = Register { node: node.clone(), service: Some(service), ..Register::default() };
+        catalog.apply(catalog::Command::Register(Box::new(register))).0.unwrap();
+    }
     Published {
         catalog: Arc::new(ArcSwapOption::from_pointee(catalog)),
         settings: Arc::new(ArcSwap::default()),
@@ -199,6 +203,19 @@ async fn answers_are_kept_and_counted_down() {
         one.asked().len() >= 4
     };
     until("an answer that holds no longer to be asked for again", asked).await;
+    running.stop().await;
+}
+
+/// Of the two families one was asked for before, and its alias has aged: it is the same alias.
+#[tokio::test]
+async fn an_alias_on_the_way_to_both_families_is_told_once() {
+    let script = ["record example.com. 300 CNAME a.example.com.", "record a.example.com. 300 A 203.0.113.9"];
+    let one = Upstream::start(Script::of(&script)).await;
+    let running = Running::start(recursion(&[&one], FAR));
+    until("the TTL to count down", async || running.ask("example.com.").await.answers[0].ttl < 300).await;
+    let reply = ask(running.addr, &question("far.service.consul.", RecordType::ANY)).await;
+    let told: Vec<String> = reply.answers.iter().map(|record| record.to_string()).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
     running.stop().await;
 }
 

@@ -4,13 +4,14 @@
 
 use std::sync::Arc;
 
+use ahash::AHashSet;
 use arc_swap::ArcSwap;
 use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Asker, Settings,
-    answer::Answer,
+    answer::{Answer, Data},
     chase::{Found, Outside},
     recursion::{Failure, Known, Question, Recursion, Recursor},
     reply::{self, Limits},
@@ -170,18 +171,18 @@ impl Shared {
 
 /// What the replies say of one host.
 fn gather(replies: &[(Question, Known)], outside: &Outside) -> Found {
-    let mut found = Found::default();
+    let (mut found, mut aliases) = (Found::default(), AHashSet::new());
     for kind in outside.kinds() {
         let is_it = |question: &Question| {
             question.qtype == *kind && question.name.strip_suffix(&[0]) == Some(&outside.host[..])
         };
         match replies.iter().find(|(question, _)| is_it(question)) {
             Some((_, Known::Message(message, age))) => {
-                // Both replies tell of the aliases on the way.
-                let chain = message.chain(*age);
-                let new: Vec<_> =
-                    chain.into_iter().filter(|record| !found.records.contains(record)).collect();
-                found.records.extend(new);
+                // Both replies tell of the aliases on the way, though one may have aged.
+                found.records.extend(message.chain(*age).into_iter().filter(|record| match &record.data {
+                    Data::Cname(target) => aliases.insert((record.owner.clone(), target.clone())),
+                    _ => true,
+                }));
                 found.is_name_error |= message.is_name_error();
             }
             Some((_, Known::Failed(failure))) => found.ede = Some(ede(*failure)),
