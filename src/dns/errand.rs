@@ -189,6 +189,8 @@ fn gather(replies: &[(Question, Known)], outside: &Outside) -> Found {
             None => {}
         }
     }
+    // Some servers deny the name where it has nothing of one family.
+    found.is_name_error &= found.records.iter().all(|record| matches!(record.data, Data::Cname(_)));
     found
 }
 
