@@ -5,6 +5,7 @@
 //! silent; broken; wrong-id; other-question      what it does instead of answering; `broken` cuts a reply in half
 //! tc                                            no records by UDP, only the word that there are some
 //! opt-first                                     an OPT before the other additional records
+//! no-opt                                        whoever asks with an OPT is not understood
 //! no-nodata                                     a name that has nothing of a type is no name, as some servers say
 //! aa, ad, no-ra                                 bits
 //! record OWNER TTL TYPE DATA                    what it knows, `soa …` in the authority section; chains are followed
@@ -107,6 +108,11 @@ impl Script {
         }
         if self.has("no-nodata") && reply.answers.is_empty() {
             reply.metadata.response_code = ResponseCode::NXDomain;
+        }
+        if self.has("no-opt") && query.edns.is_some() {
+            reply = Message::new(query.metadata.id, MessageType::Response, OpCode::Query);
+            reply.metadata.response_code = ResponseCode::FormErr;
+            return Some(reply.to_vec().unwrap());
         }
         reply.edns = query.edns.clone().map(|mut edns| {
             edns.options_mut().remove(65_001.into());

@@ -10,7 +10,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
-    time,
+    time::{self, error::Elapsed},
 };
 use uuid::Uuid;
 
@@ -25,10 +25,11 @@ pub enum Fault {
     Useless,
 }
 
-/// Asks, and takes no longer than `wait` by UDP, and as long again by TCP.
+/// Asks, and takes no longer than `wait` by UDP, and as long again by TCP; and so once more without OPT, of whoever does
+/// not understand it (RFC 6891 §7).
 pub async fn ask(to: SocketAddr, question: &Question, mark: &Mark, wait: Duration) -> Result<Message, Fault> {
-    let heard = match time::timeout(wait, ask_udp(to, question, mark)).await {
-        Ok(Ok(Heard::Truncated)) => time::timeout(wait, ask_tcp(to, question, mark)).await,
+    let heard = match ask_with(to, question, Some(mark), wait).await {
+        Ok(Ok(Heard::Unread)) => ask_with(to, question, None, wait).await,
         heard => heard,
     };
     match heard {
@@ -38,8 +39,20 @@ pub async fn ask(to: SocketAddr, question: &Question, mark: &Mark, wait: Duratio
     }
 }
 
+async fn ask_with(
+    to: SocketAddr,
+    question: &Question,
+    mark: Option<&Mark>,
+    wait: Duration,
+) -> Result<io::Result<Heard>, Elapsed> {
+    match time::timeout(wait, ask_udp(to, question, mark)).await {
+        Ok(Ok(Heard::Truncated)) => time::timeout(wait, ask_tcp(to, question, mark)).await,
+        heard => heard,
+    }
+}
+
 /// What is no reply to this question is overheard: whoever guesses must guess port and id before the recursor answers.
-async fn ask_udp(to: SocketAddr, question: &Question, mark: &Mark) -> io::Result<Heard> {
+async fn ask_udp(to: SocketAddr, question: &Question, mark: Option<&Mark>) -> io::Result<Heard> {
     let any = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
     socket.connect(to).await?;
@@ -55,7 +68,7 @@ async fn ask_udp(to: SocketAddr, question: &Question, mark: &Mark) -> io::Result
     }
 }
 
-async fn ask_tcp(to: SocketAddr, question: &Question, mark: &Mark) -> io::Result<Heard> {
+async fn ask_tcp(to: SocketAddr, question: &Question, mark: Option<&Mark>) -> io::Result<Heard> {
     let mut stream = TcpStream::connect(to).await?;
     stream.set_nodelay(true)?;
     let id = random_id();

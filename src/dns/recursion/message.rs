@@ -46,6 +46,8 @@ pub enum Heard {
     Good(Message),
     /// To be asked again by TCP.
     Truncated,
+    /// It does not understand the question; without OPT it may.
+    Unread,
     /// This recursor is of no help here: it says so, or what it says cannot be understood.
     Useless,
 }
@@ -118,20 +120,23 @@ impl Question {
         key.into()
     }
 
-    /// As it is sent: recursion is wanted and validation told of, whoever asks (RFC 6840 §5.7).
-    pub fn packet(&self, id: u16, mark: &Mark) -> Vec<u8> {
+    /// As it is sent: recursion is wanted and validation told of, whoever asks (RFC 6840 §5.7). Without a mark there is no
+    /// OPT either.
+    pub fn packet(&self, id: u16, mark: Option<&Mark>) -> Vec<u8> {
         let mut out = Vec::with_capacity(HEADER_BYTES + self.name.len() + 27);
         wire::put_header(&mut out, id, [RD, AD | if self.cd { CD } else { 0 }]);
         out.extend_from_slice(&self.name);
         wire::put_u16(&mut out, self.qtype);
         wire::put_u16(&mut out, self.qclass);
-        out.extend_from_slice(&[0, 0, kind::OPT as u8]);
-        wire::put_u16(&mut out, UDP_BYTES);
-        out.extend_from_slice(&[0, 0, if self.dnssec_ok { 0x80 } else { 0 }, 0]);
-        wire::put_u16(&mut out, mark.0.len() as u16);
-        out.extend_from_slice(&mark.0);
         wire::put_count(&mut out, 0, 1);
-        wire::put_count(&mut out, 3, 1);
+        if let Some(Mark(mark)) = mark {
+            out.extend_from_slice(&[0, 0, kind::OPT as u8]);
+            wire::put_u16(&mut out, UDP_BYTES);
+            out.extend_from_slice(&[0, 0, if self.dnssec_ok { 0x80 } else { 0 }, 0]);
+            wire::put_u16(&mut out, mark.len() as u16);
+            out.extend_from_slice(mark);
+            wire::put_count(&mut out, 3, 1);
+        }
         out
     }
 
@@ -143,9 +148,11 @@ impl Question {
             return Heard::Noise;
         }
         let rcode = header[3] & 0xf;
+        let is_unread = [Rcode::FormErr, Rcode::NotImp].iter().any(|code| *code as u8 == rcode);
+        let refusal = if is_unread { Heard::Unread } else { Heard::Useless };
         if header[4..6] != [0, 1] {
             // A server that could not even read the question need not repeat it.
-            return if header[4..6] == [0, 0] && rcode != 0 { Heard::Useless } else { Heard::Noise };
+            return if header[4..6] == [0, 0] && rcode != 0 { refusal } else { Heard::Noise };
         }
         if !body.get(..self.name.len() + 4).is_some_and(|question| self.is(question)) {
             return Heard::Noise;
@@ -153,7 +160,7 @@ impl Question {
         if header[2] & TC != 0 {
             return Heard::Truncated;
         }
-        self.message(packet).map_or(Heard::Useless, Heard::Good)
+        self.message(packet).map_or(refusal, Heard::Good)
     }
 
     fn is(&self, question: &[u8]) -> bool {
