@@ -3,15 +3,29 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink},
+    os::unix::{
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
 };
 
 use super::{
     change::{Change, File, Files, State},
     render::{Piece, Resolver},
 };
+
+/// A program that checks, or restarts, a resolver has this long: as long as systemd gives a service to start.
+const LIMIT: Duration = Duration::from_secs(90);
 
 pub struct Machine {
     root: PathBuf,
@@ -73,16 +87,17 @@ impl Machine {
                 "dnsmasq",
                 &["--test", &format!("--conf-file={}", path("/etc/dnsmasq.d/lictor.conf"))],
                 "",
+                LIMIT,
             ),
-            Resolver::Unbound if self.is_here() => run("unbound-checkconf", &[], ""),
+            Resolver::Unbound if self.is_here() => run("unbound-checkconf", &[], "", LIMIT),
             Resolver::Unbound => {
-                run("unbound-checkconf", &[&path("/etc/unbound/unbound.conf.d/lictor.conf")], "")
+                run("unbound-checkconf", &[&path("/etc/unbound/unbound.conf.d/lictor.conf")], "", LIMIT)
             }
-            Resolver::Bind if self.is_here() => run("named-checkconf", &[], ""),
+            Resolver::Bind if self.is_here() => run("named-checkconf", &[], "", LIMIT),
             Resolver::Bind => {
                 let [options, zones] = pieces else { return Ran::Missing };
                 let text = format!("options {{\n{}}};\n{}", options.text, zones.text);
-                run("named-checkconf", &["/dev/stdin"], &text)
+                run("named-checkconf", &["/dev/stdin"], &text, LIMIT)
             }
         }
     }
@@ -93,7 +108,7 @@ impl Machine {
         if words[0] == "systemctl" && !Path::new("/run/systemd/system").is_dir() {
             return Ran::Missing; // the program is here, and the system does not run by it
         }
-        run(words[0], &words[1..], "")
+        run(words[0], &words[1..], "", LIMIT)
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -201,22 +216,51 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.lictor-new"))
 }
 
-fn run(program: &str, arguments: &[&str], input: &str) -> Ran {
+/// Runs a program to its end, or for `limit`; then it is killed.
+fn run(program: &str, arguments: &[&str], input: &str, limit: Duration) -> Ran {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = match command.spawn() {
+    let mut child = match command.process_group(0).spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ran::Missing,
         Err(error) => return Ran::Badly(format!("{program}: {error}")),
     };
-    // One that does not read its input has said all that it will.
-    let _unread = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-    match child.wait_with_output() {
-        Ok(output) if output.status.success() => Ran::Well,
-        Ok(output) => {
+    let group = i32::try_from(child.id()).map(Pid::from_raw);
+    let (done, ended) = mpsc::channel();
+    let input = input.to_string();
+    // It ends with the program, which does not outlive the limit.
+    thread::spawn(move || {
+        // One that does not read its input has said all that it will.
+        let _unread = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+        // Nobody may be waiting any more.
+        drop(done.send(child.wait_with_output()));
+    });
+    match ended.recv_timeout(limit) {
+        Ok(Ok(output)) if output.status.success() => Ran::Well,
+        Ok(Ok(output)) => {
             let text = [output.stdout, output.stderr].concat();
             Ran::Badly(format!("{program} says: {}", String::from_utf8_lossy(&text).trim()))
         }
-        Err(error) => Ran::Badly(format!("{program}: {error}")),
+        Ok(Err(error)) => Ran::Badly(format!("{program}: {error}")),
+        Err(_) => {
+            // Already gone is what is wanted.
+            let _gone = group.map(|group| killpg(group, Signal::SIGKILL));
+            Ran::Badly(format!("{program} was still running after {} s, and was ended", limit.as_secs()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let Ran::Badly(text) = run("sleep", &["1000"], "", Duration::from_millis(20)) else {
+            panic!("it ended by itself")
+        };
+        assert_eq!(text, "sleep was still running after 0 s, and was ended");
+        assert!(matches!(run("cat", &[], "text", LIMIT), Ran::Well));
+        assert!(matches!(run("lictor-no-such-program", &[], "", LIMIT), Ran::Missing));
     }
 }
