@@ -1,9 +1,12 @@
 //! One task turns all commands that wait into one log entry, with one entry under way at a time: while it is written
 //! the next batch gathers. Measured against an entry per command, that is six times the writes.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use openraft::error::{ClientWriteError, RaftError};
@@ -28,6 +31,9 @@ pub enum ProposeError {
     /// The outcome is not known; the write may still happen: repeat only what is idempotent.
     #[error("leadership lost while committing log")]
     Unknown,
+    /// The disk takes its time; the write may still happen: repeat only what is idempotent.
+    #[error("not written after {WAIT_MAX:?}: the disk is slow, and this may be done yet")]
+    Late,
     /// This server is stopping. Nothing was written.
     #[error("No cluster leader")]
     Stopped,
@@ -54,6 +60,9 @@ const BATCH_MAX: usize = 512;
 /// A log entry that holds this much takes no more commands: other servers are sent whole entries.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
+/// Whoever proposed waits so long for the disk.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
 pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Result<Reply, ProposeError> {
     let (reply, answered) = oneshot::channel();
     let bytes = log::bytes_of(&command);
@@ -61,7 +70,10 @@ pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Re
         mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
         mpsc::error::TrySendError::Closed(_) => ProposeError::Stopped,
     })?;
-    answered.await.unwrap_or(Err(ProposeError::Unknown))
+    match tokio::time::timeout(WAIT_MAX, answered).await {
+        Ok(answer) => answer.unwrap_or(Err(ProposeError::Unknown)),
+        Err(_) => Err(ProposeError::Late),
+    }
 }
 
 /// Runs until `shutdown`; then nothing more is taken, those that wait are told, and openraft is stopped.

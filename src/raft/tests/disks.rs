@@ -284,6 +284,24 @@ async fn a_slow_disk_holds_up_writes_and_nothing_else() {
     raft.stop().await;
 }
 
+#[tokio::test]
+async fn who_waits_for_a_disk_that_hangs_is_told() {
+    let (disk, folder) = (Simulated::default(), Folder::new());
+    let raft = on(&disk, &folder, 1 << 20, || u64::MAX).await.unwrap();
+    raft.lead().await.unwrap();
+    raft.propose(whole("ash", 80)).await.unwrap().unwrap();
+    disk.hold_syncs(true);
+    tokio::time::pause();
+    let told = tokio::time::timeout(Duration::from_secs(3_600), raft.propose(whole("birch", 80))).await;
+    tokio::time::resume();
+    let shown = raft.catalog().node("birch").is_some();
+    disk.hold_syncs(false);
+    assert_eq!((told, shown), (Ok(Err(ProposeError::Late)), false));
+    raft.propose(whole("cedar", 80)).await.unwrap().unwrap();
+    assert!(raft.catalog().node("birch").is_some(), "as it was said: it may be done yet");
+    raft.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_writes_and_recovers() {
     let (disk, folder, free) = (Simulated::default(), Folder::new(), Arc::new(AtomicU64::new(u64::MAX)));
