@@ -287,6 +287,11 @@ impl Kept {
         let (disk, found) = disk::Disk::open(&folder).map_err(|error| error.to_string())?;
         let snapshots =
             snapshot::Snapshots::open(&folder.join("snapshots")).map_err(|error| error.to_string())?;
+        // What was made just now is there after a power cut only if its names are.
+        for made_in in [Some(&*folder), folder.parent()].into_iter().flatten() {
+            let synced = fs::File::open(made_in).and_then(|folder| folder.sync_all());
+            synced.map_err(|error| format!("{}: {error}", made_in.display()))?;
+        }
         Ok(Kept {
             log: log::Log::on(disk, found),
             snapshots,
