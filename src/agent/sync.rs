@@ -238,6 +238,7 @@ mod tests {
             Command::Deregister { target: Target::Service(id), .. } => format!("-{id}"),
             Command::Deregister { target: Target::Check(id), .. } => format!("- {id}"),
             Command::Deregister { target: Target::Node, .. } => "-node".into(),
+            other => format!("{other:?}"),
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Catalog, Home, Key, check_meta, fold, fold_key,
+    Blob, Catalog, Found, Home, Key, KvWrite, Op, OpFault, SessionWrite, check_meta, fold, fold_key,
     record::{Check, Node, Service, Status, Text},
     write::Write,
 };
@@ -19,7 +19,20 @@ pub const SERF_HEALTH: &str = "serfHealth";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     Register(Box<Register>),
-    Deregister { node: Text, target: Target },
+    Deregister {
+        node: Text,
+        target: Target,
+    },
+    Kv(KvWrite),
+    Session(SessionWrite),
+    /// All of it or nothing.
+    Txn(Vec<Op>),
+    /// Lock delays that had their time, each with the index at which it began.
+    EndLockDelays(Vec<(Blob, u64)>),
+    /// Deletions of keys up to this index are no longer of interest.
+    ForgetTombstones {
+        upto: u64,
+    },
 }
 
 /// Writes a node, then a service on it, then checks: all of it or nothing (`cluster.md` §1.4).
@@ -45,12 +58,23 @@ pub enum Target {
 /// What a command came to, told to whoever proposed it.
 pub type Reply = Result<Applied, Refusal>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Applied {
     /// The catalog's index afterwards.
     pub index: u64,
     /// Whether anything changed.
     pub changed: bool,
+    pub answer: Answer,
+}
+
+/// What a command says beside that it was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    /// Its condition did not hold: an index is stale, a lock is held.
+    NotDone,
+    /// What a transaction's operations yielded.
+    Found(Vec<Found>),
 }
 
 /// Why a command was not applied: nothing was changed. The texts are Consul's, since clients match on them.
@@ -78,6 +102,19 @@ pub enum Refusal {
         .renamed.as_ref().map(|address| format!(" ({address})")).unwrap_or_default()
     )]
     Reserved { id: Uuid, renamed: Option<Text>, name: Text, owner: Uuid, owner_name: Text, address: Text },
+    #[error("Missing key name")]
+    NoKey,
+    #[error("invalid session \"{0}\"")]
+    NoSession(Text),
+    #[error("Missing node registration")]
+    NoSuchNode,
+    #[error("Missing check '{0}' registration")]
+    NoSuchCheck(Text),
+    #[error("Check '{0}' is in critical state")]
+    CriticalCheck(Text),
+    /// Operations of a transaction, each by its place.
+    #[error("{}", .0.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
+    Txn(Vec<OpFault>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,11 +122,14 @@ pub enum Table {
     Nodes,
     Services,
     Checks,
+    Kv,
+    Tombstones,
+    Sessions,
 }
 
 /// A set of tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tables(u8);
+pub struct Tables(u16);
 
 /// What someone may wait on. A raised index is not a wake: a service registered on a node raises the index of the
 /// nodes table, and wakes nobody who waits for nodes (`cluster.md` §1.3).
@@ -113,6 +153,19 @@ pub enum Topic {
     NodeGone,
     /// Some check entered this status, left it, or changed within it.
     State(Status),
+    /// A key of the key-value store.
+    Kv(Blob),
+    /// Any key that begins so. Changes name keys; who waits for this is found by them.
+    KvTree(Blob),
+    /// Some key was deleted, or such a deletion was forgotten.
+    Tombstones,
+    /// Some key may not be locked for a while, or may be again.
+    LockDelays,
+    /// Any session.
+    Sessions,
+    Session(Uuid),
+    /// The sessions of a node.
+    NodeSessions(Key),
 }
 
 /// What a command did. Empty where it changed nothing.
@@ -125,7 +178,8 @@ pub struct Changes {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 3] = [Table::Nodes, Table::Services, Table::Checks];
+    pub(super) const ALL: [Table; 6] =
+        [Table::Nodes, Table::Services, Table::Checks, Table::Kv, Table::Tombstones, Table::Sessions];
 }
 
 impl Tables {
@@ -141,36 +195,19 @@ impl Tables {
 impl Catalog {
     /// Applies one committed command. A refusal is an outcome like any other, and leaves everything as it was.
     pub fn apply(&mut self, command: Command) -> (Reply, Changes) {
-        let plan = match &command {
-            Command::Register(register) => match self.plan(register) {
-                Ok(plan) => Some(plan),
-                Err(refusal) => return (Err(refusal), Changes { index: self.index(), ..Changes::default() }),
-            },
-            Command::Deregister { .. } => None,
-        };
-        let mut write = Write::new(self);
-        match (command, plan) {
-            (Command::Register(register), Some(plan)) => register.write(plan, &mut write),
-            (Command::Register(_), None) => unreachable!("a registration is planned before it is written"),
-            (Command::Deregister { node, target }, _) => {
-                let node = fold_key(&node);
-                match target {
-                    Target::Node => write.remove_node(&node),
-                    Target::Service(id) => write.remove_service(&node, &id),
-                    Target::Check(id) => write.remove_check(&node, &id),
-                }
-            }
+        if let Command::Txn(ops) = command {
+            let (found, changes) = self.transact(ops);
+            return (found.map(|found| Applied::of(&changes, Answer::Found(found))), changes);
         }
+        let mut write = Write::new(self);
+        let done = write.command(command);
         let changes = write.finish();
-        (Ok(Applied { index: changes.index, changed: !changes.topics.is_empty() }), changes)
+        (done.map(|answer| Applied::of(&changes, answer)), changes)
     }
 
     /// Everything that can refuse a registration, before anything is written.
     fn plan(&self, register: &Register) -> Result<NodePlan, Refusal> {
-        if register.node.name.is_empty() {
-            return Err(Refusal::NoNode);
-        }
-        let plan = self.plan_node(register)?;
+        let plan = self.plan_node(&register.node, register.skip_node_update)?;
         if let Some(service) = &register.service {
             self.plan_service(&register.node, service)?;
         }
@@ -181,11 +218,13 @@ impl Catalog {
     }
 
     /// What becomes of the node's row: names are unique, and so are ids (`cluster.md` §1.4).
-    fn plan_node(&self, register: &Register) -> Result<NodePlan, Refusal> {
-        let node = &register.node;
+    fn plan_node(&self, node: &Node, skip_node_update: bool) -> Result<NodePlan, Refusal> {
+        if node.name.is_empty() {
+            return Err(Refusal::NoNode);
+        }
         let key = fold(&node.name);
         let here = self.node(&key);
-        if register.skip_node_update && here.is_some() {
+        if skip_node_update && here.is_some() {
             return Ok(NodePlan::Keep);
         }
         let Some(id) = node.id else { return Ok(NodePlan::Write) };
@@ -211,7 +250,7 @@ impl Catalog {
         })
     }
 
-    fn plan_service(&self, node: &Node, service: &Service) -> Result<(), Refusal> {
+    pub(super) fn plan_service(&self, node: &Node, service: &Service) -> Result<(), Refusal> {
         if service.name.is_empty() {
             return Err(Refusal::NoServiceName);
         }
@@ -247,7 +286,7 @@ impl Catalog {
 }
 
 /// What a registration does to the node's row.
-pub(super) enum NodePlan {
+enum NodePlan {
     Keep,
     Write,
     /// The id is known under another name: that node goes with everything on it.
@@ -256,24 +295,67 @@ pub(super) enum NodePlan {
     },
 }
 
-impl Register {
-    fn write(self, plan: NodePlan, write: &mut Write) {
-        let node = fold_key(&self.node.name);
+impl Applied {
+    fn of(changes: &Changes, answer: Answer) -> Applied {
+        Applied { index: changes.index, changed: !changes.topics.is_empty(), answer }
+    }
+}
+
+impl Write<'_> {
+    /// A refusal comes before anything is written.
+    fn command(&mut self, command: Command) -> Result<Answer, Refusal> {
+        match command {
+            Command::Register(register) => self.register(*register)?,
+            Command::Deregister { node, target } => {
+                let node = fold_key(&node);
+                match target {
+                    Target::Node => self.remove_node(&node),
+                    Target::Service(id) => self.remove_service(&node, &id),
+                    Target::Check(id) => self.remove_check(&node, &id),
+                }
+            }
+            Command::Kv(write) => {
+                return Ok(if self.kv(write)? { Answer::Done } else { Answer::NotDone });
+            }
+            Command::Session(SessionWrite::Create(session)) => self.create_session(*session)?,
+            Command::Session(SessionWrite::Destroy(id)) => self.destroy_session(id),
+            Command::EndLockDelays(ended) => self.end_delays(ended),
+            Command::ForgetTombstones { upto } => self.forget_tombstones(upto),
+            Command::Txn(_) => unreachable!("a transaction is applied to a copy"),
+        }
+        Ok(Answer::Done)
+    }
+
+    fn register(&mut self, register: Register) -> Result<(), Refusal> {
+        let plan = self.catalog.plan(&register)?;
+        let node = fold_key(&register.node.name);
+        self.write_node(plan, register.node);
+        if let Some(mut service) = register.service {
+            service.id = service.id_or_name().clone();
+            self.put_service(&node, service);
+        }
+        for check in register.checks {
+            self.put_check(&node, check);
+        }
+        Ok(())
+    }
+
+    pub(super) fn register_node(&mut self, node: Node, skip_node_update: bool) -> Result<(), Refusal> {
+        let plan = self.catalog.plan_node(&node, skip_node_update)?;
+        self.write_node(plan, node);
+        Ok(())
+    }
+
+    fn write_node(&mut self, plan: NodePlan, node: Node) {
+        let key = fold_key(&node.name);
         match plan {
             NodePlan::Keep => {}
-            NodePlan::Write => write.put_node(&node, self.node, None),
+            NodePlan::Write => self.put_node(&key, node, None),
             NodePlan::Rename { from } => {
-                let created = write.created(&from);
-                write.remove_node(&from);
-                write.put_node(&node, self.node, created);
+                let created = self.created(&from);
+                self.remove_node(&from);
+                self.put_node(&key, node, created);
             }
-        }
-        if let Some(mut service) = self.service {
-            service.id = service.id_or_name().clone();
-            write.put_service(&node, service);
-        }
-        for check in self.checks {
-            write.put_check(&node, check);
         }
     }
 }

@@ -4,20 +4,26 @@
 //! ```text
 //! Catalog ── nodes ──> Home { node, its checks, its instances by id }
 //!    ├───── services ─> Group { chunks of instances, in order of (node, service id) }
-//!    └──── residents ─> nodes and services, by the addresses they have of their own
+//!    ├──── residents ─> nodes and services, by the addresses they have of their own
+//!    ├─────────── kv ─> entries by key, what is left of deleted ones, keys that nobody may lock for a while
+//!    └───── sessions ─> who may hold locks, vouched for by a node and its checks
 //! Instance = a service on a node, joined with that node and every check that speaks for it
 //! ```
 //!
 //! Cloning a catalog is cheap: its maps share structure. What a change touched is copied, nothing else.
 
 mod apply;
+mod blob;
 mod group;
+mod kv;
 mod map;
 mod meta;
 mod record;
 mod resident;
 mod rows;
+mod session;
 mod share;
+mod txn;
 mod write;
 
 use std::{borrow::Cow, sync::Arc};
@@ -25,13 +31,17 @@ use std::{borrow::Cow, sync::Arc};
 use uuid::Uuid;
 
 pub use apply::{
-    Applied, Changes, Command, Refusal, Register, Reply, SERF_HEALTH, Table, Tables, Target, Topic,
+    Answer, Applied, Changes, Command, Refusal, Register, Reply, SERF_HEALTH, Table, Tables, Target, Topic,
 };
+pub use blob::Blob;
 pub use group::{Chunk, Group, Instance};
+pub use kv::{Entry, KvVerb, KvWrite, LockDelay};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
 pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
+pub use session::{Behavior, Session, SessionCheck, SessionWrite};
+pub use txn::{Found, KvOp, Op, OpFault, RowVerb};
 
 use resident::Resident;
 
@@ -49,6 +59,8 @@ pub struct Catalog {
     service_names: imbl::OrdSet<Key>,
     ids: imbl::OrdMap<Uuid, Key>,
     residents: imbl::OrdSet<Resident>,
+    kv: kv::Kv,
+    sessions: session::Sessions,
     /// Raised by one for each command that changed something.
     index: u64,
     tables: [u64; Table::ALL.len()],
@@ -248,6 +260,17 @@ impl Catalog {
             }
         }
         assert_eq!(instances, 0, "every instance stands in a group");
+        self.kv.assert_consistent(|session| self.session(session).is_some());
+        self.sessions.assert_consistent(
+            |node, check| {
+                let vouches = |home: &Arc<Home>| {
+                    let mut checks = home.all_checks();
+                    checks.any(|own| *fold(&own.id) == **check && own.status != Status::Critical)
+                };
+                self.node(node).is_some_and(vouches)
+            },
+            |node| self.node(node).is_some(),
+        );
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Catalog, Group, HashMap, Home, Instance, Key, Table, fold_key,
+    Blob, Catalog, Entry, Group, HashMap, Home, Instance, Key, LockDelay, Session, Table, fold_key,
     record::{Check, Node, Service, Text},
     resident::Resident,
     share::alike,
 };
 
-/// A piece of a catalog. They come in this order: the indexes, the services' names, the nodes with all that is on them.
+/// A piece of a catalog. They come in this order: the indexes, the services' names, the nodes with all that is on
+/// them, then whatever stands beside these.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Row {
     Indexes(Indexes),
@@ -22,6 +23,16 @@ pub enum Row {
         index: u64,
     },
     Node(NodeRow),
+    Session(Arc<Session>),
+    Entry(Arc<Entry>),
+    Tombstone {
+        key: Blob,
+        index: u64,
+    },
+    LockDelay {
+        key: Blob,
+        delay: LockDelay,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +44,9 @@ pub struct Indexes {
     pub checks: u64,
     pub service_gone: u64,
     pub node_gone: u64,
+    pub kv: u64,
+    pub tombstones: u64,
+    pub sessions: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -63,6 +77,8 @@ pub enum Mismatch {
     NoInstance(Text),
     #[error("the node {0:?} comes twice, or out of order")]
     Order(Text),
+    #[error("the key {0:?} is held by a session that is not there")]
+    NoHolder(Blob),
 }
 
 impl Catalog {
@@ -75,9 +91,18 @@ impl Catalog {
             checks: self.table_index(Table::Checks),
             service_gone: self.service_gone,
             node_gone: self.node_gone,
+            kv: self.table_index(Table::Kv),
+            tombstones: self.table_index(Table::Tombstones),
+            sessions: self.table_index(Table::Sessions),
         });
         let groups = self.services().map(|group| Row::Group { name: group.name.clone(), index: group.index });
-        [indexes].into_iter().chain(groups).chain(self.nodes().map(|home| Row::Node(NodeRow::of(home))))
+        let nodes = self.nodes().map(|home| Row::Node(NodeRow::of(home)));
+        let sessions = self.sessions().cloned().map(Row::Session);
+        let entries = self.entries().cloned().map(Row::Entry);
+        let tombstones = self.tombstones().map(|(key, index)| Row::Tombstone { key: key.clone(), index });
+        let delays = self.lock_delays().map(|(key, delay)| Row::LockDelay { key: key.clone(), delay });
+        let beside = sessions.chain(entries).chain(tombstones).chain(delays);
+        [indexes].into_iter().chain(groups).chain(nodes).chain(beside)
     }
 
     /// Puts a catalog together from what [`Catalog::rows`] gave.
@@ -133,20 +158,35 @@ impl Building {
     fn add(&mut self, row: Row) -> Result<(), Mismatch> {
         match row {
             Row::Indexes(indexes) => self.add_indexes(&indexes),
+            _ if !self.has_indexes => return Err(Mismatch::NoIndexes),
             Row::Group { name, index } => {
                 let gathered = Gathered { name: name.clone(), index, instances: Vec::new() };
                 self.groups.insert(fold_key(&name), gathered);
             }
-            Row::Node(_) if !self.has_indexes => return Err(Mismatch::NoIndexes),
             Row::Node(row) => self.add_node(row)?,
+            Row::Session(session) => self.catalog.sessions.insert(session),
+            Row::Entry(entry) => self.add_entry(entry)?,
+            Row::Tombstone { key, index } => self.catalog.kv.restore_tombstone(key, index),
+            Row::LockDelay { key, delay } => self.catalog.kv.restore_delay(key, delay),
         }
+        Ok(())
+    }
+
+    fn add_entry(&mut self, entry: Arc<Entry>) -> Result<(), Mismatch> {
+        if entry.session.is_some_and(|session| self.catalog.session(session).is_none()) {
+            return Err(Mismatch::NoHolder(entry.key.clone()));
+        }
+        self.catalog.kv.restore(entry);
         Ok(())
     }
 
     fn add_indexes(&mut self, indexes: &Indexes) {
         self.has_indexes = true;
-        let Indexes { index, nodes, services, checks, service_gone, node_gone } = *indexes;
-        for (table, index) in [(Table::Nodes, nodes), (Table::Services, services), (Table::Checks, checks)] {
+        let Indexes { index, nodes, services, checks, service_gone, node_gone, kv, tombstones, sessions } =
+            *indexes;
+        let catalog = [(Table::Nodes, nodes), (Table::Services, services), (Table::Checks, checks)];
+        let beside = [(Table::Kv, kv), (Table::Tombstones, tombstones), (Table::Sessions, sessions)];
+        for (table, index) in catalog.into_iter().chain(beside) {
             self.catalog.tables[table as usize] = index;
         }
         (self.catalog.index, self.catalog.service_gone, self.catalog.node_gone) =

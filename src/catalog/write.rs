@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::{
     Catalog, Changes, Group, Home, Instance, Key, Table, Topic, fold, fold_key,
-    record::{Check, Node, Service, Text},
+    record::{Check, Node, Service, Status, Text},
     resident::Resident,
     share::alike,
 };
 
 pub(super) struct Write<'a> {
-    catalog: &'a mut Catalog,
+    pub(super) catalog: &'a mut Catalog,
     /// What rows changed by this command carry.
     index: u64,
     changes: Changes,
@@ -32,6 +32,11 @@ impl<'a> Write<'a> {
         }
         self.changes.index = self.catalog.index;
         self.changes
+    }
+
+    /// What rows changed by this command carry.
+    pub fn index(&self) -> u64 {
+        self.index
     }
 
     /// The index at which a node was created.
@@ -104,6 +109,9 @@ impl<'a> Write<'a> {
             check.service_name = service.name.clone();
             check.service_tags = service.tags.clone();
         }
+        if check.status == Status::Critical {
+            self.end_vouching(node, &check.id);
+        }
         check.created = self.index;
         let former = home.all_checks().find(|former| former.id.eq_ignore_ascii_case(&check.id));
         if let Some(former) = former {
@@ -146,6 +154,7 @@ impl<'a> Write<'a> {
         for instance in home.instances() {
             self.remove_service(node, &instance.service.id);
         }
+        self.end_sessions_on(node);
         for check in home.checks.iter() {
             self.touch_check(node, check);
         }
@@ -164,6 +173,7 @@ impl<'a> Write<'a> {
             return;
         };
         for check in instance.checks.iter() {
+            self.end_vouching(node, &check.id);
             self.touch_check(node, check);
         }
         self.leave_group(&instance);
@@ -178,6 +188,9 @@ impl<'a> Write<'a> {
         let is_it = |check: &Arc<Check>| check.id.eq_ignore_ascii_case(id);
         let without =
             |checks: &Arc<[Arc<Check>]>| checks.iter().filter(|check| !is_it(check)).cloned().collect();
+        if home.all_checks().any(is_it) {
+            self.end_vouching(node, id);
+        }
         if let Some(check) = home.checks.iter().find(|check| is_it(check)) {
             self.home(node).checks = without(&home.checks);
             self.rejoin(node);
@@ -329,9 +342,14 @@ impl<'a> Write<'a> {
         self.touch(Table::Checks, [Topic::State(check.status.clone())]);
     }
 
-    fn touch<const N: usize>(&mut self, table: Table, topics: [Topic; N]) {
+    pub(super) fn touch<const N: usize>(&mut self, table: Table, topics: [Topic; N]) {
         self.changes.tables.insert(table);
         self.changes.topics.extend(topics);
+    }
+
+    /// Of a change that no table's index shows.
+    pub(super) fn tell(&mut self, topic: Topic) {
+        self.changes.topics.push(topic);
     }
 
     fn home(&mut self, node: &Key) -> &mut Home {

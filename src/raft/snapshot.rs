@@ -38,7 +38,8 @@ pub enum SnapshotError {
 
 /// Then a version, then frames: length, checksum over number and bytes, bytes. An empty frame is the last.
 const MAGIC: &[u8; 8] = b"lictsnap";
-const VERSION: u32 = 1;
+/// The first had rows of indexes, groups and nodes only.
+const VERSION: u32 = 2;
 /// A frame is closed when it holds this much.
 const FRAME_BYTES: usize = 64 << 10;
 const ENDING: &str = "snapshot";
@@ -204,8 +205,10 @@ pub fn read(mut from: impl Read) -> Result<(Meta, Catalog), Fault> {
         return Err(Fault::Damaged("it does not begin as a snapshot does".into()));
     }
     let version = read_u32(&mut from)?;
-    if version != VERSION {
-        return Err(Fault::Damaged(format!("it is of version {version}, and this lictor reads {VERSION}")));
+    if !(1..=VERSION).contains(&version) {
+        return Err(Fault::Damaged(format!(
+            "it is of version {version}, and this lictor reads up to {VERSION}"
+        )));
     }
     let mut frames = Frames { from, number: 0, ended: false };
     let head = frames.next_frame()?.ok_or_else(|| Fault::Damaged("it has no head".into()))?;

@@ -18,6 +18,13 @@ enum Stored<T> {
     V1(T),
 }
 
+/// An entry's container: of version 1 are those whose commands are `Register` and `Deregister`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum StoredLog<C> {
+    V1(StoredEntry<C>),
+    V2(StoredEntry<C>),
+}
+
 /// Why bytes are not what was stored.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
@@ -79,7 +86,8 @@ pub fn entry_bytes(entry: &Entry<Types>) -> Result<Vec<u8>, Damage> {
         EntryPayload::Normal(commands) => Payload::Commands(commands),
         EntryPayload::Membership(membership) => Payload::Membership(StoredVoters::of(membership)),
     };
-    let mut bytes = write(&StoredEntry { at: StoredLogId::of(entry.log_id), payload })?;
+    let stored = StoredLog::V2(StoredEntry { at: StoredLogId::of(entry.log_id), payload });
+    let mut bytes = rmp_serde::to_vec_named(&stored).map_err(|error| Damage::Form(error.to_string()))?;
     let sum = checksum(entry.log_id.index, &bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     Ok(bytes)
@@ -87,7 +95,9 @@ pub fn entry_bytes(entry: &Entry<Types>) -> Result<Vec<u8>, Damage> {
 
 /// The entry at this index.
 pub fn entry(index: u64, bytes: &[u8]) -> Result<Entry<Types>, Damage> {
-    let stored: StoredEntry<Vec<Command>> = read(checked(index, bytes)?)?;
+    let stored: StoredLog<Vec<Command>> =
+        rmp_serde::from_slice(checked(index, bytes)?).map_err(|error| Damage::Form(error.to_string()))?;
+    let (StoredLog::V1(stored) | StoredLog::V2(stored)) = stored;
     if stored.at.index != index {
         return Err(Damage::Form(format!("it says that it is entry {}", stored.at.index)));
     }

@@ -2,7 +2,7 @@
 //! however many wait, and wakes only those who named one of them. A wake is no promise: read again and compare.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,13 +11,15 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::catalog::Topic;
+use crate::catalog::{Blob, Topic};
 
 #[derive(Default)]
 pub struct Waiters {
     shards: [Mutex<Shard>; SHARDS],
     hasher: ahash::RandomState,
     next: AtomicU64,
+    /// How many wait for prefixes of keys, by the prefixes' length: a change of a key is looked up once for each length.
+    prefixes: Mutex<BTreeMap<usize, usize>>,
 }
 
 /// A registration for some topics. Register first, then read the catalog, then wait: a change in between is not
@@ -40,6 +42,9 @@ impl Waiters {
         let notify = Arc::new(Notify::new());
         for topic in &topics {
             self.shard(topic).entry(topic.clone()).or_default().insert(id, notify.clone());
+            if let Topic::KvTree(prefix) = topic {
+                *lock(&self.prefixes).entry(prefix.len()).or_default() += 1;
+            }
         }
         Wait { waiters: self.clone(), topics, id, notify }
     }
@@ -48,12 +53,22 @@ impl Waiters {
     pub(super) fn wake<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) -> usize {
         let mut woken = 0;
         for topic in topics {
-            let shard = self.shard(topic);
-            let waiting = shard.get(topic);
-            woken += waiting.map_or(0, HashMap::len);
-            waiting.into_iter().flat_map(HashMap::values).for_each(|notify| notify.notify_one());
+            woken += self.wake_one(topic);
+            if let Topic::Kv(key) = topic {
+                let lengths: Vec<usize> =
+                    lock(&self.prefixes).keys().copied().take_while(|length| *length <= key.len()).collect();
+                let trees = lengths.into_iter().map(|length| Topic::KvTree(Blob::from(&key[..length])));
+                woken += trees.map(|tree| self.wake_one(&tree)).sum::<usize>();
+            }
         }
         woken
+    }
+
+    fn wake_one(&self, topic: &Topic) -> usize {
+        let shard = self.shard(topic);
+        let waiting = shard.get(topic);
+        waiting.into_iter().flat_map(HashMap::values).for_each(|notify| notify.notify_one());
+        waiting.map_or(0, HashMap::len)
     }
 
     /// Wakes everyone: the whole catalog was replaced.
@@ -92,13 +107,22 @@ impl Drop for Wait {
                     shard.remove(topic);
                 }
             }
+            if let Topic::KvTree(prefix) = topic {
+                let mut prefixes = lock(&self.waiters.prefixes);
+                if let Some(count) = prefixes.get_mut(&prefix.len()) {
+                    *count -= 1;
+                    if *count == 0 {
+                        prefixes.remove(&prefix.len());
+                    }
+                }
+            }
         }
     }
 }
 
-/// Nothing that holds a shard can leave it half changed.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing that holds one of these can leave it half changed.
+fn lock<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -131,5 +155,23 @@ mod tests {
         db.changed().await;
         drop((web_too, db));
         assert_eq!(waiters.topics(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_key_wakes_those_who_wait_for_how_it_begins() {
+        let waiters = Arc::new(Waiters::default());
+        let wait = |topic| waiters.register(vec![topic]);
+        let tree = |prefix: &str| wait(Topic::KvTree(prefix.into()));
+        let (root, own, other, key) = (tree(""), tree("a/"), tree("b/"), wait(Topic::Kv("a/x".into())));
+        assert_eq!(waiters.wake(&[Topic::Kv("a/x".into())]), 3);
+        assert_eq!(
+            waiters.wake(&[Topic::Kv("b".into())]),
+            1,
+            "shorter than what is waited for: the root alone"
+        );
+        drop(own);
+        assert_eq!(waiters.wake(&[Topic::Kv("a/x".into())]), 2);
+        drop((root, other, key));
+        assert!(waiters.topics() == 0 && lock(&waiters.prefixes).is_empty());
     }
 }

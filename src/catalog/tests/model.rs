@@ -33,6 +33,7 @@ impl Model {
                     Target::Check(id) => drop(self.checks.remove(&(node, id.to_lowercase()))),
                 }
             }
+            other => unreachable!("{other:?} is of another model"),
         }
         if (&self.nodes, &self.services, &self.checks) == (&before.nodes, &before.services, &before.checks) {
             *self = before;
