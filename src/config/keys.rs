@@ -199,10 +199,9 @@ const PERFORMANCE: Keys = &[
     ("rpc_hold_timeout", SPAN),
 ];
 
-/// Inside `limits`, beside the one key that counts.
+/// Inside `limits`, beside the keys that count.
 pub const LIMITS: UnusedBlock = UnusedBlock(&[
     ("https_handshake_timeout", SPAN),
-    ("kv_max_value_size", Int),
     (
         "request_limits",
         Block(&[
@@ -216,7 +215,6 @@ pub const LIMITS: UnusedBlock = UnusedBlock(&[
     ("rpc_max_burst", Int),
     ("rpc_max_conns_per_client", Int),
     ("rpc_rate", Float),
-    ("txn_max_req_len", Int),
 ]);
 
 /// Inside `dns_config`, beside the keys that count.

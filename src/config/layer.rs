@@ -357,6 +357,13 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
         if let Some(most) = most.and_then(|most| usize::try_from(most).ok()) {
             http.connections_per_address_max = if most == 0 { usize::MAX } else { most }; // 0 is no limit
         }
+        for (key, setting) in [
+            ("kv_max_value_size", &mut http.limits.kv_value_bytes_max),
+            ("txn_max_req_len", &mut http.limits.txn_bytes_max),
+        ] {
+            let most = block.count(key, i64::from(u32::MAX), findings);
+            *setting = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(*setting);
+        }
         keys::LIMITS.take(&mut block, ignored, findings);
         block.finish(findings);
     }

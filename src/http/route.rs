@@ -30,6 +30,7 @@ pub struct Route {
     pub path: &'static str,
     pub methods: &'static [&'static str],
     pub refuses: Refuses,
+    pub takes: Takes,
     pub handler: Handler,
 }
 
@@ -43,16 +44,29 @@ pub enum Refuses {
     NamespacesAndPartitions,
 }
 
+/// The body that a route takes with anything but a GET. Most take [`Takes::PLAIN`]; one with a limit of its own has a
+/// constant beside its table, as `Takes { bytes_max: |limits| limits.kv_value_bytes_max, see: "#kv_max_value_size" }`.
+#[derive(Clone, Copy)]
+pub struct Takes {
+    /// Inclusive. What is larger is answered 413, and its connection ends.
+    pub bytes_max: fn(&Limits) -> usize,
+    /// Where Consul's documentation tells of the limit, after [`LIMITS_AT`]; empty where it does not.
+    pub see: &'static str,
+}
+
+/// What the refusal of a large body points at.
+const LIMITS_AT: &str = "https://www.consul.io/docs/agent/config/config-files";
+
 /// Requests into answers.
 pub struct Router {
     api: Arc<Api>,
-    limits: Limits,
     bodies: Semaphore,
 }
 
 impl Router {
-    pub fn new(api: Arc<Api>, limits: Limits) -> Router {
-        Router { bodies: Semaphore::new(limits.bodies_max), limits, api }
+    pub fn new(api: Arc<Api>) -> Router {
+        let bodies_max = api.settings.load().limits.bodies_max;
+        Router { bodies: Semaphore::new(bodies_max), api }
     }
 
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -91,14 +105,19 @@ impl Router {
         route.refuses.check(&query, request.headers())?;
         let api = self.api.clone();
         if request.method() == Method::GET {
+            drop(request); // its headers hold the buffer that they were read into
             return (route.handler)(Call { api, rest, query, body: Bytes::new() }).await;
         }
-        let until = Instant::now() + self.limits.body_wait;
+        let (body_wait, bytes_max) = {
+            let limits = &self.api.settings.load().limits;
+            (limits.body_wait, (route.takes.bytes_max)(limits))
+        };
+        let until = Instant::now() + body_wait;
         // Held until the answer, so that no more bodies than this are being worked on.
         let Ok(Ok(_turn)) = timeout_at(until, self.bodies.acquire()).await else {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
-        match timeout_at(until, read_body(request, self.limits.body_bytes_max)).await {
+        match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
             Ok(Ok(body)) => (route.handler)(Call { api, rest, query, body }).await,
             Ok(Err(fault)) => Ok(Reply::from(fault).last()),
             Err(_) => {
@@ -106,6 +125,11 @@ impl Router {
             }
         }
     }
+}
+
+impl Takes {
+    /// A body of the usual size, `Limits::body_bytes_max`.
+    pub const PLAIN: Takes = Takes { bytes_max: |limits| limits.body_bytes_max, see: "" };
 }
 
 impl Refuses {
@@ -227,10 +251,11 @@ fn known_headers(mut reply: Reply) -> Reply {
     reply.with("x-consul-default-acl-policy", "allow")
 }
 
-async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Fault> {
+async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> Result<Bytes, Fault> {
     let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let too_large = |bytes: String| {
-        let text = format!("Request body({bytes} bytes) too large, max size: {bytes_max} bytes.");
+        let see = if see.is_empty() { String::new() } else { format!(" See {LIMITS_AT}{see}.") };
+        let text = format!("Request body({bytes} bytes) too large, max size: {bytes_max} bytes.{see}");
         Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     };
     if let Some(bytes) = told.filter(|bytes: &u64| *bytes > bytes_max as u64) {

@@ -100,7 +100,7 @@ impl Server {
         let limits = settings.load().limits.clone();
         let seats = Arc::new(Seats { settings: settings.clone(), taken: Mutex::default() });
         let api = Api { agent, settings, stop: shutdown.clone() };
-        let router = Arc::new(Router::new(Arc::new(api), limits.clone()));
+        let router = Arc::new(Router::new(Arc::new(api)));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {

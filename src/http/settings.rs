@@ -26,7 +26,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Of a request's line and headers. Each connection may hold as much for as long as it is open.
     pub header_bytes_max: usize,
+    /// Of most bodies; see `Takes`.
     pub body_bytes_max: usize,
+    /// Of a value in KV, as it comes and in a transaction.
+    pub kv_value_bytes_max: usize,
+    /// Of a transaction's body, unless a value may be larger.
+    pub txn_bytes_max: usize,
     /// Requests with a body at once; others wait for their turn, as long as for a body.
     pub bodies_max: usize,
     /// From accepting a connection, or the last answer on it, to having the next request's headers whole.
@@ -58,6 +63,8 @@ impl Default for Limits {
             connections_max: 16_384,
             header_bytes_max: 16 * 1024,
             body_bytes_max: 512 * 1024,
+            kv_value_bytes_max: 512 * 1024,
+            txn_bytes_max: 512 * 1024,
             bodies_max: 1024,
             // Longer than clients keep a connection that they do not use (90 s in Go): they close it, not we.
             request_wait: Duration::from_secs(120),

@@ -9,7 +9,7 @@ use crate::{
         encode::{self, Json},
         read::{ANY, Scope},
         reply::Outcome,
-        route::{Refuses, Route},
+        route::{Refuses, Route, Takes},
     },
 };
 
@@ -18,24 +18,28 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/health/service/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(service(call)),
     },
     Route {
         path: "/v1/health/node/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(node(call)),
     },
     Route {
         path: "/v1/health/checks/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(checks(call)),
     },
     Route {
         path: "/v1/health/state/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(state(call)),
     },
 ];

@@ -3,7 +3,7 @@
 use crate::http::{
     call::Call,
     reply::{Outcome, Reply},
-    route::{Refuses, Route},
+    route::{Refuses, Route, Takes},
 };
 
 pub const ROUTES: &[Route] = &[
@@ -11,12 +11,14 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/status/leader",
         methods: &["GET"],
         refuses: Refuses::Nothing,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(leader(call)),
     },
     Route {
         path: "/v1/status/peers",
         methods: &["GET"],
         refuses: Refuses::Nothing,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(peers(call)),
     },
 ];
