@@ -14,7 +14,6 @@ use std::{
     error::Error,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream, UdpSocket},
-    pin::Pin,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -24,8 +23,8 @@ use bytes::Bytes;
 use hyper::{HeaderMap, Request, Response};
 use lictor::{
     agent::{Local, Source},
-    catalog::{Catalog, Status, Text, Topic},
-    check::{CheckSpec, Runner, Settings, Span, Targets, Told},
+    catalog::{Catalog, Status, Subscribe, Subscription, Topic},
+    check::{CheckSpec, Runner, Settings, Span, Told},
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio::{
@@ -109,7 +108,7 @@ fn main() -> Outcome<()> {
 async fn run(row: &Row, serving: &Serving) -> Outcome<(usize, f64, Vec<usize>)> {
     let (told, mut tells) = mpsc::channel(TOLD_MAX);
     let settings = Settings { output_bytes_max: OUTPUT_BYTES_MAX, discard_output: false };
-    let mut runner = Runner::new(settings, told, Arc::new(Nothing("own".into())));
+    let mut runner = Runner::new(settings, told, "own".into(), Arc::new(Nothing));
     let mut local = Local::default();
     let mut programs = Vec::new();
     for at in 0..row.checks {
@@ -340,18 +339,14 @@ impl Drop for Serving {
 }
 
 /// Nothing to follow: there are no aliases here.
-struct Nothing(Text);
+struct Nothing;
 
-impl Targets for Nothing {
-    fn node(&self) -> &Text {
-        &self.0
-    }
-
+impl Subscribe for Nothing {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::default()
     }
 
-    fn changed(&self, _: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn subscribe(&self, _: Vec<Topic>) -> Subscription {
         Box::pin(std::future::pending())
     }
 }

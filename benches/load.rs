@@ -23,7 +23,7 @@ use std::{
 };
 
 use lictor::{
-    catalog::{Check, Command, Map, Node, Register, Service, ServiceAddress, Status, Text},
+    catalog::{Check, Command, Map, Node, Register, Service, ServiceAddress, Status, Subscribe, Text},
     dns::{Asker, Responder, Settings, StaticZones, Transport, View},
     raft::{self, Raft},
 };

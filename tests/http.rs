@@ -403,6 +403,18 @@ async fn a_wait_has_an_end() {
 }
 
 #[tokio::test]
+async fn who_waits_is_answered_when_the_catalog_is_replaced() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    put(api.addr, "/v1/catalog/register", DB).await;
+    let asked = wait_for(&api, "/v1/health/service/web", 2).await;
+    api.agent.replace(lictor::catalog::Catalog::default());
+    let answer = answered(asked).await;
+    assert_eq!((answer.text(), index(&answer)), ("[]", 1), "though its index is lower");
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_frees_what_it_held() {
     let api = Running::start(Settings::default());
     let mut stream = connect(api.addr).await;

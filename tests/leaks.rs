@@ -6,15 +6,15 @@
 mod support;
 
 use std::{
-    collections::HashMap, env, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, pin::Pin,
+    collections::HashMap, env, fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path,
     process::Command, sync::Arc, time::Duration,
 };
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Response};
 use lictor::{
-    catalog::{Catalog, Text, Topic},
-    check::{CheckSpec, Definition, Runner, Settings, Span, Targets, Told},
+    catalog::{Catalog, Subscribe, Subscription, Text, Topic},
+    check::{CheckSpec, Definition, Runner, Settings, Span, Told},
 };
 use support::{DEADLINE, fresh_folder};
 use tokio::{
@@ -80,7 +80,7 @@ async fn come_and_go(folder: &Path) {
 async fn rounds(definitions: &[Definition]) {
     let (told, mut tells) = mpsc::channel(8);
     let settings = Settings { output_bytes_max: 100, discard_output: false };
-    let mut runner = Runner::new(settings, told, Arc::new(Nothing("own".into())));
+    let mut runner = Runner::new(settings, told, "own".into(), Arc::new(Nothing));
     definitions.iter().for_each(|definition| runner.put(definition));
     let mut looks: HashMap<Text, usize> = HashMap::new();
     let mut half_is_gone = false;
@@ -303,18 +303,14 @@ async fn be_docker(mut stream: UnixStream) {
 }
 
 /// A catalog without anyone to follow.
-struct Nothing(Text);
+struct Nothing;
 
-impl Targets for Nothing {
-    fn node(&self) -> &Text {
-        &self.0
-    }
-
+impl Subscribe for Nothing {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::default()
     }
 
-    fn changed(&self, _: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn subscribe(&self, _: Vec<Topic>) -> Subscription {
         Box::pin(std::future::pending())
     }
 }

@@ -5,24 +5,27 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, now};
 use crate::{
-    catalog::{Catalog, Check, Command, Map, Reply, Service, Status, Text, Topic, fold},
+    catalog::{
+        Catalog, Check, Command, Map, Reply, Service, Status, Subscribe, Subscription, Text, Topic, fold,
+    },
     check::{Definition, ServiceDefinition, cut_output},
     http::{About, Agent, Failure, Pending},
     raft::ProposeError,
 };
 
-impl Agent for Shared {
-    fn datacenter(&self) -> &Text {
-        &self.identity.datacenter
-    }
-
+impl Subscribe for Shared {
     fn catalog(&self) -> Arc<Catalog> {
         self.raft.catalog()
     }
 
-    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()> {
-        let wait = self.raft.waiters().register(topics);
-        Box::pin(async move { wait.changed().await })
+    fn subscribe(&self, topics: Vec<Topic>) -> Subscription {
+        self.raft.subscribe(topics)
+    }
+}
+
+impl Agent for Shared {
+    fn datacenter(&self) -> &Text {
+        &self.identity.datacenter
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {

@@ -18,7 +18,6 @@ mod zones;
 use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Map, Node, Text, Topic, fold},
+    catalog::{Map, Node, Subscribe, Text, fold},
     check::{self, Definition, Runner, ServiceDefinition, Told},
     dns, http,
     raft::{self, ProposeError, Raft},
@@ -206,8 +205,7 @@ impl Agent {
         let data = data_dir.as_ref().map(DataDir::path);
         let store = data.map(|path| Store::open(path, &mut local)).transpose()?;
         let (keeper, queue) = keep::keeper();
-        let targets = Arc::new(Targets { node: identity.node_name.clone(), raft: raft.clone() });
-        let runner = Runner::new(checks, told, targets);
+        let runner = Runner::new(checks, told, identity.node_name.clone(), Arc::new(raft.clone()));
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
@@ -411,27 +409,6 @@ impl Shared {
     fn output_delay(&self) -> Duration {
         let interval = self.timing.load().check_update_interval;
         interval / 2 + interval.mul_f64(fastrand::f64())
-    }
-}
-
-/// What aliases follow.
-struct Targets {
-    node: Text,
-    raft: Raft,
-}
-
-impl check::Targets for Targets {
-    fn node(&self) -> &Text {
-        &self.node
-    }
-
-    fn catalog(&self) -> Arc<Catalog> {
-        self.raft.catalog()
-    }
-
-    fn changed(&self, topics: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let wait = self.raft.waiters().register(topics);
-        Box::pin(async move { wait.changed().await })
     }
 }
 

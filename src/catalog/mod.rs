@@ -23,6 +23,7 @@ mod resident;
 mod rows;
 mod session;
 mod share;
+mod subscribe;
 mod txn;
 mod write;
 
@@ -41,6 +42,7 @@ pub use meta::{InvalidMeta, check_meta};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
 pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
 pub use session::{Behavior, Session, SessionCheck, SessionWrite};
+pub use subscribe::{Subscribe, Subscription, Woken};
 pub use txn::{Found, KvOp, Op, OpFault, RowVerb};
 
 use resident::Resident;

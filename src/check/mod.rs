@@ -14,7 +14,7 @@ pub use definition::{Alias, Definition, Kind, ServiceDefinition, Thresholds, Tls
 pub use duration::{format_duration, parse_duration};
 pub use output::of_ttl as cut_output;
 pub use probe::use_ring;
-pub use runner::{Runner, Settings, Targets, Told};
+pub use runner::{Runner, Settings, Told};
 pub use spec::{CheckSpec, Invalid, ServiceSpec, Span};
 pub use verdict::Verdict;
 

@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -24,7 +23,7 @@ use super::{
     alias::{self, Aliases, Followed},
     probe::{self, Tools},
 };
-use crate::catalog::{Catalog, Key, Status, Text, Topic, fold};
+use crate::catalog::{Key, Status, Subscribe, Text, fold};
 
 /// A check says something: its status, which may be the one it had, and its output.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,17 +41,6 @@ pub struct Settings {
     pub output_bytes_max: usize,
     /// Keep none of it.
     pub discard_output: bool,
-}
-
-/// Where aliases find what they follow: given by whoever holds the catalog.
-pub trait Targets: Send + Sync {
-    /// This agent's node.
-    fn node(&self) -> &Text;
-
-    fn catalog(&self) -> Arc<Catalog>;
-
-    /// Ends after a change to one of these since this was called.
-    fn changed(&self, topics: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// Every check that runs.
@@ -83,7 +71,10 @@ struct Heard {
 struct Shared {
     told: mpsc::Sender<Told>,
     tools: Tools,
-    targets: Arc<dyn Targets>,
+    /// This agent's node.
+    node: Text,
+    /// Where aliases find what they follow.
+    catalog: Arc<dyn Subscribe>,
     aliases: Mutex<Aliases>,
     /// Ticks are counted from here.
     start: Instant,
@@ -102,11 +93,18 @@ const REFRESH: Duration = Duration::from_secs(60);
 const TARGET_COMES: Duration = Duration::from_secs(1);
 
 impl Runner {
-    pub fn new(settings: Settings, told: mpsc::Sender<Told>, targets: Arc<dyn Targets>) -> Self {
+    /// `node` is this agent's, `catalog` where aliases find what they follow.
+    pub fn new(
+        settings: Settings,
+        told: mpsc::Sender<Told>,
+        node: Text,
+        catalog: Arc<dyn Subscribe>,
+    ) -> Self {
         let shared = Arc::new(Shared {
             told,
             tools: Tools::here(),
-            targets,
+            node,
+            catalog,
             aliases: Mutex::default(),
             start: Instant::now(),
             connections: Semaphore::new(connections_max()),
@@ -272,16 +270,16 @@ fn on_tick(start: Instant, due: Instant) -> Instant {
 
 /// Tells what an alias' targets say, each time that changes.
 async fn follow(id: Text, alias: Alias, turn: u64, shared: Arc<Shared>) {
-    let (key, targets) = (Key::from(fold(&id)), shared.targets.clone());
+    let key = Key::from(fold(&id));
     let followed = || {
         let aliases = shared.aliases();
-        alias::follow(&targets.catalog(), targets.node(), &aliases, &key, &alias)
+        alias::follow(&shared.catalog.catalog(), &shared.node, &aliases, &key, &alias)
     };
     let (mut topics, mut last) = (followed().topics, None);
     let mut is_new = true;
     loop {
         // Registered first, read then: what changes in between is not missed.
-        let changed = targets.changed(topics.clone());
+        let changed = shared.catalog.subscribe(topics.clone());
         let Followed { seen, is_missing, topics: needed } = followed();
         if needed != topics {
             topics = needed;
@@ -345,25 +343,20 @@ fn expired(last_output: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::check::{CheckSpec, Span};
+    use crate::{
+        catalog::{Catalog, Subscription, Topic},
+        check::{CheckSpec, Span},
+    };
 
     /// An empty catalog.
-    pub fn nothing() -> Arc<dyn Targets> {
-        Arc::new(Nothing("own".into()))
-    }
+    pub struct Nothing;
 
-    struct Nothing(Text);
-
-    impl Targets for Nothing {
-        fn node(&self) -> &Text {
-            &self.0
-        }
-
+    impl Subscribe for Nothing {
         fn catalog(&self) -> Arc<Catalog> {
             Arc::default()
         }
 
-        fn changed(&self, _: Vec<Topic>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        fn subscribe(&self, _: Vec<Topic>) -> Subscription {
             Box::pin(std::future::pending())
         }
     }
@@ -371,7 +364,7 @@ pub(super) mod tests {
     const SETTINGS: Settings = Settings { output_bytes_max: 4096, discard_output: false };
 
     fn runner(settings: Settings, told: mpsc::Sender<Told>) -> Runner {
-        Runner::new(settings, told, nothing())
+        Runner::new(settings, told, "own".into(), Arc::new(Nothing))
     }
 
     fn secs(secs: i64) -> Option<Span> {

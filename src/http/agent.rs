@@ -6,7 +6,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Catalog, Check, Command, Reply, Service, Status, Text, Topic},
+    catalog::{Check, Command, Reply, Service, Status, Subscribe, Text},
     check::{Definition, ServiceDefinition},
 };
 
@@ -14,14 +14,8 @@ use crate::{
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// An agent, as its HTTP API needs it. Writes return when they are done, or will not be: within seconds.
-pub trait Agent: Send + Sync + 'static {
+pub trait Agent: Subscribe {
     fn datacenter(&self) -> &Text;
-
-    /// The newest applied catalog; an empty one before the first apply.
-    fn catalog(&self) -> Arc<Catalog>;
-
-    /// Registers now for these topics, and ends after a change to one of them since. It may end without a change.
-    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()>;
 
     /// Puts a command to the log, and gives what applying it came to.
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>>;

@@ -8,7 +8,7 @@ use super::{
     encode::Json,
     reply::{Fault, Outcome, Reply},
 };
-use crate::catalog::{Catalog, Home, Key, Status, Table, Topic, fold};
+use crate::catalog::{Catalog, Home, Key, Status, Table, Topic, Woken, fold};
 
 /// What a read is about: from this follow its index, and what it waits on (§3.2).
 #[derive(Debug)]
@@ -60,21 +60,28 @@ impl Call {
     async fn awaited(&self, scope: &Scope, options: &Options) -> Arc<Catalog> {
         let agent = &self.api.agent;
         let mut catalog = agent.catalog();
-        if options.index == 0 {
+        let is_above = |catalog: &Catalog| options.index == 0 || scope.index(catalog) > options.index;
+        if is_above(&catalog) {
             return catalog;
         }
         let over = tokio::time::sleep(options.wait + jitter(options.wait));
         tokio::pin!(over);
         loop {
-            let changed = agent.catalog_changed(scope.topics(&catalog));
+            let changed = agent.subscribe(scope.topics(&catalog));
             catalog = agent.catalog();
-            if scope.index(&catalog) > options.index {
+            if is_above(&catalog) {
                 return catalog;
             }
-            tokio::select! {
-                () = changed => {}
-                () = &mut over => return agent.catalog(),
-                () = self.api.stop.cancelled() => return catalog,
+            // Whoever holds an old catalog while he waits keeps all of it that has changed since.
+            drop(catalog);
+            let goes_on = tokio::select! {
+                woken = changed => woken == Woken::ByChange,
+                () = &mut over => false,
+                () = self.api.stop.cancelled() => false,
+            };
+            catalog = agent.catalog();
+            if !goes_on || is_above(&catalog) {
+                return catalog;
             }
         }
     }

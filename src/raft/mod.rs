@@ -33,7 +33,7 @@ use openraft::{BasicNode, Config, LogId, SnapshotPolicy};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Command, Reply};
+use crate::catalog::{Catalog, Command, Reply, Subscribe, Subscription, Topic};
 
 pub use batch::ProposeError;
 pub use waiters::{Wait, Waiters};
@@ -250,11 +250,6 @@ impl Raft {
         &self.published
     }
 
-    /// The newest applied catalog; an empty one before the first apply.
-    pub fn catalog(&self) -> Arc<Catalog> {
-        self.published.load_full().unwrap_or_default()
-    }
-
     /// Those who wait for a change.
     pub fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
@@ -277,6 +272,17 @@ impl Raft {
 
     pub fn stats(&self) -> Stats {
         Stats { log_bytes: self.log.bytes(), refused_for_space: self.refused.load(Ordering::Relaxed) }
+    }
+}
+
+impl Subscribe for Raft {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.published.load_full().unwrap_or_default()
+    }
+
+    fn subscribe(&self, topics: Vec<Topic>) -> Subscription {
+        let wait = self.waiters.register(topics);
+        Box::pin(async move { wait.changed().await })
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::catalog::{Blob, Topic};
+use crate::catalog::{Blob, Topic, Woken};
 
 #[derive(Default)]
 pub struct Waiters {
@@ -20,6 +20,8 @@ pub struct Waiters {
     next: AtomicU64,
     /// How many wait for prefixes of keys, by the prefixes' length: a change of a key is looked up once for each length.
     prefixes: Mutex<BTreeMap<usize, usize>>,
+    /// How often the whole catalog was replaced.
+    replaced: AtomicU64,
 }
 
 /// A registration for some topics. Register first, then read the catalog, then wait: a change in between is not
@@ -30,6 +32,7 @@ pub struct Wait {
     /// By which it finds itself among those who wait for the same, however many.
     id: u64,
     notify: Arc<Notify>,
+    replaced: u64,
 }
 
 type Shard = HashMap<Topic, HashMap<u64, Arc<Notify>, ahash::RandomState>, ahash::RandomState>;
@@ -40,13 +43,14 @@ impl Waiters {
     pub fn register(self: &Arc<Self>, topics: Vec<Topic>) -> Wait {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let notify = Arc::new(Notify::new());
+        let replaced = self.replaced.load(Ordering::Acquire);
         for topic in &topics {
             self.shard(topic).entry(topic.clone()).or_default().insert(id, notify.clone());
             if let Topic::KvTree(prefix) = topic {
                 *lock(&self.prefixes).entry(prefix.len()).or_default() += 1;
             }
         }
-        Wait { waiters: self.clone(), topics, id, notify }
+        Wait { waiters: self.clone(), topics, id, notify, replaced }
     }
 
     /// Wakes everyone who waits for one of these, and counts them.
@@ -73,6 +77,7 @@ impl Waiters {
 
     /// Wakes everyone: the whole catalog was replaced.
     pub(super) fn wake_all(&self) {
+        self.replaced.fetch_add(1, Ordering::AcqRel);
         for shard in &self.shards {
             let shard = lock(shard);
             shard.values().flat_map(HashMap::values).for_each(|notify| notify.notify_one());
@@ -92,8 +97,12 @@ impl Waiters {
 
 impl Wait {
     /// Returns after a change to one of the topics since this was registered, or since the last return.
-    pub async fn changed(&self) {
+    pub async fn changed(&self) -> Woken {
         self.notify.notified().await;
+        match self.waiters.replaced.load(Ordering::Acquire) == self.replaced {
+            true => Woken::ByChange,
+            false => Woken::ByReplacement,
+        }
     }
 }
 
@@ -136,7 +145,7 @@ mod tests {
         let web_too = waiters.register(vec![Topic::Service("web".into())]);
         let db = waiters.register(vec![Topic::Service("db".into())]);
         assert_eq!(waiters.wake(&[Topic::Service("web".into())]), 2);
-        web.changed().await;
+        assert_eq!(web.changed().await, Woken::ByChange);
         web_too.changed().await;
         assert_eq!(
             waiters.wake(&[Topic::Nodes, Topic::Service("other".into())]),
@@ -152,7 +161,7 @@ mod tests {
             "who waited for the same goes on waiting"
         );
         waiters.wake_all();
-        db.changed().await;
+        assert_eq!(db.changed().await, Woken::ByReplacement);
         drop((web_too, db));
         assert_eq!(waiters.topics(), 0);
     }

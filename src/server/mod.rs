@@ -8,7 +8,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::raft::{ProposeError, Raft};
+use crate::{
+    catalog::Subscribe,
+    raft::{ProposeError, Raft},
+};
 
 pub use reconcile::{Member, reconcile};
 

@@ -10,11 +10,11 @@ use std::{
 };
 
 use lictor::{
-    catalog::{Catalog, Check, Command, Reply, Service, Status, Text, Topic},
+    catalog::{Catalog, Check, Command, Reply, Service, Status, Subscribe, Subscription, Text, Topic, Woken},
     check::{Definition, Kind, ServiceDefinition},
     http::{About, Agent, Failure, Pending},
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub struct Memory {
     catalog: Mutex<Catalog>,
@@ -24,7 +24,10 @@ pub struct Memory {
     pub led: AtomicBool,
     /// Proposals are never answered.
     pub stuck: AtomicBool,
+    /// Of the agent's own registrations.
     changed: watch::Sender<()>,
+    /// Of the catalog: the topics of each, or that all of it was replaced.
+    changes: broadcast::Sender<Option<Vec<Topic>>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -35,6 +38,14 @@ struct OwnCheck {
 
 fn maintenance_of(service: Option<String>) -> String {
     service.map_or_else(|| "_node_maintenance".into(), |id| format!("_service_maintenance:{id}"))
+}
+
+/// Whether who waits for one topic is told of a change to the other.
+fn is_told(own: &Topic, changed: &Topic) -> bool {
+    match (own, changed) {
+        (Topic::KvTree(prefix), Topic::Kv(key)) => key.starts_with(prefix),
+        _ => own == changed,
+    }
 }
 
 /// One who waits, for as long as he does.
@@ -56,8 +67,15 @@ impl Memory {
             led: AtomicBool::new(true),
             stuck: AtomicBool::default(),
             changed: watch::channel(()).0,
+            changes: broadcast::channel(64).0,
             waiting: Arc::default(),
         })
+    }
+
+    /// Puts another catalog in place of this one.
+    pub fn replace(&self, catalog: Catalog) {
+        *self.catalog.lock().unwrap() = catalog;
+        let _nobody_waits = self.changes.send(None);
     }
 
     /// Reads that wait for a change now.
@@ -97,18 +115,32 @@ impl Memory {
     }
 }
 
-impl Agent for Memory {
-    fn datacenter(&self) -> &Text {
-        &self.datacenter
-    }
-
+impl Subscribe for Memory {
     fn catalog(&self) -> Arc<Catalog> {
         Arc::new(self.catalog.lock().unwrap().clone())
     }
 
-    fn catalog_changed(&self, topics: Vec<Topic>) -> Pending<'static, ()> {
+    fn subscribe(&self, topics: Vec<Topic>) -> Subscription {
         assert!(!topics.is_empty());
-        self.wait()
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let (waiting, mut changes) = (Waiting(self.waiting.clone()), self.changes.subscribe());
+        Box::pin(async move {
+            let _waiting = waiting;
+            loop {
+                match changes.recv().await {
+                    Ok(Some(changed))
+                        if !changed.iter().any(|topic| topics.iter().any(|own| is_told(own, topic))) => {}
+                    Ok(None) => return Woken::ByReplacement,
+                    _ => return Woken::ByChange,
+                }
+            }
+        })
+    }
+}
+
+impl Agent for Memory {
+    fn datacenter(&self) -> &Text {
+        &self.datacenter
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
@@ -119,7 +151,8 @@ impl Agent for Memory {
         if !self.led.load(Ordering::SeqCst) {
             return self.done(Err(Failure::NoLeader));
         }
-        let (reply, _) = self.catalog.lock().unwrap().apply(command);
+        let (reply, changes) = self.catalog.lock().unwrap().apply(command);
+        let _nobody_waits = self.changes.send(Some(changes.topics));
         self.done(Ok(reply))
     }
 

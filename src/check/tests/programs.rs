@@ -1,6 +1,6 @@
 //! Programs: scripts, and what systemd says of a unit.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, sync::Arc};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -65,7 +65,7 @@ async fn a_script_outlives_its_agent_and_not_its_check() {
         let word = format!("31536000.{}{:09}", std::process::id(), fastrand::u32(..1_000_000_000));
         let (told, _tells) = tokio::sync::mpsc::channel(8);
         let settings = Settings { output_bytes_max: 9, discard_output: false };
-        let mut runner = Runner::new(settings, told, runner::tests::nothing());
+        let mut runner = Runner::new(settings, told, "own".into(), Arc::new(runner::tests::Nothing));
         let interval = Some(Span { nanos: 1_000_000_000, text: "1s".into() });
         let spec = CheckSpec { id: text("c"), interval, ..script(&["sleep", &word]) };
         runner.put(&spec.build().unwrap());
