@@ -166,7 +166,10 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         ),
         format!("node_meta {node_meta:?}"),
         format!("advertise {advertise} {advertise_wan}"),
-        format!("ports server {} serf {}", config.server_port, config.serf_lan_port),
+        format!(
+            "ports server {} serf {} {:?}",
+            config.server_port, config.serf_lan_port, config.serf_wan_port
+        ),
         format!("dns on {:?}", config.dns_addrs),
         format!("http on {:?}", config.http_addrs),
         format!("http {:?}", config.http),

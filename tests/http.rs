@@ -65,7 +65,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { agent canonical catalog decoding health parameters register status transport }
+scripts! { agent canonical catalog decoding filter health parameters register status transport }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
 const DB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"db","Port":5432}}"#;

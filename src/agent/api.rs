@@ -3,13 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, now};
+use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, now};
 use crate::{
     catalog::{
         Catalog, Check, Command, Map, Reply, Service, Status, Subscribe, Subscription, Text, Topic, fold,
     },
     check::{Definition, ServiceDefinition, cut_output},
-    http::{About, Agent, Failure, Pending},
+    http::{About, Agent, Failure, Member, Pending},
     raft::ProposeError,
 };
 
@@ -139,21 +139,7 @@ impl Agent for Shared {
             server: true,
             dns_domain: (*self.dns.load().domain).into(),
             dns_addrs: self.dns_addrs.clone(),
-            gossip: Some((self.identity.advertise, self.identity.serf_lan_port).into()),
-            tags: text(&[
-                ("acls", "0"),
-                ("bootstrap", "1"),
-                ("build", &format!("{COMPATIBLE_VERSION}:")),
-                ("dc", &self.identity.datacenter),
-                ("id", &self.identity.node_id.to_string()),
-                ("port", &self.identity.server_port.to_string()),
-                ("raft_vsn", "3"),
-                ("role", "consul"),
-                ("segment", ""),
-                ("vsn", "2"),
-                ("vsn_max", "3"),
-                ("vsn_min", "2"),
-            ]),
+            member: self.own_member(false),
             meta: meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             stats: vec![
                 section("agent", vec![("services".into(), services), ("checks".into(), checks)]),
@@ -185,9 +171,41 @@ impl Agent for Shared {
             ],
         }
     }
+
+    fn members(&self, wan: bool) -> Vec<Member> {
+        let is_known = !wan || self.identity.serf_wan_port.is_some();
+        is_known.then(|| self.own_member(wan)).into_iter().collect()
+    }
 }
 
 impl Shared {
+    /// This agent, as others see it.
+    fn own_member(&self, wan: bool) -> Member {
+        let Identity { node_name, node_id, datacenter, advertise, advertise_wan, .. } = &self.identity;
+        let Identity { server_port, serf_lan_port, serf_wan_port, .. } = self.identity;
+        let mut tags = vec![
+            ("acls", "0".to_string()),
+            ("bootstrap", "1".into()),
+            ("build", format!("{COMPATIBLE_VERSION}:")),
+            ("dc", datacenter.to_string()),
+            ("id", node_id.to_string()),
+            ("port", server_port.to_string()),
+            ("raft_vsn", "3".into()),
+            ("role", "consul".into()),
+            ("segment", String::new()),
+            ("vsn", "2".into()),
+            ("vsn_max", "3".into()),
+            ("vsn_min", "2".into()),
+        ];
+        tags.extend(serf_wan_port.filter(|_| !wan).map(|port| ("wan_join_port", port.to_string())));
+        let tags = tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        if wan {
+            let gossip = serf_wan_port.map(|port| (*advertise_wan, port).into());
+            return Member { name: format!("{node_name}.{datacenter}").into(), gossip, tags };
+        }
+        Member { name: node_name.clone(), gossip: Some((*advertise, serf_lan_port).into()), tags }
+    }
+
     async fn change_and_tell(&self, change: Change) -> Result<(), Failure> {
         self.change(change).await?;
         self.told().await;

@@ -60,6 +60,8 @@ pub struct Identity {
     pub advertise_wan: IpAddr,
     pub server_port: u16,
     pub serf_lan_port: u16,
+    /// `None` where other datacenters are not spoken with.
+    pub serf_wan_port: Option<u16>,
 }
 
 /// What a reload may change.

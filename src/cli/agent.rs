@@ -149,6 +149,7 @@ fn identity(config: &Config, node_id: Uuid) -> Identity {
         advertise_wan: config.advertise_wan,
         server_port: config.server_port,
         serf_lan_port: config.serf_lan_port,
+        serf_wan_port: config.serf_wan_port,
     }
 }
 

@@ -44,6 +44,7 @@ pub struct Layer {
     pub http_port: Option<i64>,
     pub server_port: Option<i64>,
     pub serf_lan_port: Option<i64>,
+    pub serf_wan_port: Option<i64>,
     pub domain: Option<String>,
     pub alt_domain: Option<(String, Place)>,
     pub dns: dns::Settings,
@@ -209,7 +210,7 @@ fn read_ports(top: &mut Fields, layer: &mut Layer, ignored: &[String], findings:
     layer.http_port = read_port(&mut block, "http", findings);
     layer.server_port = read_port_that_must_be(&mut block, "server", findings);
     layer.serf_lan_port = read_port_that_must_be(&mut block, "serf_lan", findings);
-    read_port(&mut block, "serf_wan", findings);
+    layer.serf_wan_port = read_port(&mut block, "serf_wan", findings);
     if let Some(place) = block.place("https")
         && read_port(&mut block, "https", findings).is_some_and(|port| port > 0)
     {

@@ -127,6 +127,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),
         server_port: layer.server_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8300),
         serf_lan_port: layer.serf_lan_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8301),
+        serf_wan_port: u16::try_from(layer.serf_wan_port.unwrap_or(8302)).ok().filter(|port| *port > 0),
         dns,
         dns_addrs,
         http: http::Settings { pretty: flags.dev, ..layer.http },

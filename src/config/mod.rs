@@ -58,6 +58,8 @@ pub struct Config {
     pub advertise_wan: IpAddr,
     pub server_port: u16,
     pub serf_lan_port: u16,
+    /// `None` where other datacenters are not to be spoken with.
+    pub serf_wan_port: Option<u16>,
     pub dns: dns::Settings,
     pub dns_addrs: Vec<SocketAddr>,
     pub http: http::Settings,
@@ -127,6 +129,7 @@ impl Config {
             ("ports.http", self.http_addrs != other.http_addrs),
             ("ports.server", self.server_port != other.server_port),
             ("ports.serf_lan", self.serf_lan_port != other.serf_lan_port),
+            ("ports.serf_wan", self.serf_wan_port != other.serf_wan_port),
             ("http_config.max_header_bytes", self.http.limits != other.http.limits),
             ("check_output_max_size", self.check_output_bytes_max != other.check_output_bytes_max),
             ("discard_check_output", self.discard_check_output != other.discard_check_output),

@@ -63,6 +63,9 @@ pub trait Agent: Subscribe {
     fn reload(&self) -> Pending<'_, Result<(), Failure>>;
 
     fn about(&self) -> About;
+
+    /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
+    fn members(&self, wan: bool) -> Vec<Member>;
 }
 
 /// Why an agent did not do what it was asked. `Display` is Consul's text where clients match on it.
@@ -79,6 +82,15 @@ pub enum Failure {
     Other(String),
 }
 
+/// An agent, as others see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Member {
+    pub name: Text,
+    /// Where members speak with it.
+    pub gossip: Option<SocketAddr>,
+    pub tags: Vec<(Text, Text)>,
+}
+
 /// What an agent says of itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct About {
@@ -90,10 +102,8 @@ pub struct About {
     /// The zone of its names, with a final dot, and where they are asked.
     pub dns_domain: Text,
     pub dns_addrs: Vec<SocketAddr>,
-    /// Where members speak with it.
-    pub gossip: Option<SocketAddr>,
-    /// Of the member.
-    pub tags: Vec<(Text, Text)>,
+    /// As others of its datacenter see it.
+    pub member: Member,
     /// Of the node.
     pub meta: Vec<(Text, Text)>,
     /// Figures by section: `agent`, `consul`, `raft` …

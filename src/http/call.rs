@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::Agent,
+    filter::{Filter, Shape},
     json::{Malformed, Object},
     query::{Query, parse_flag},
     reply::Fault,
@@ -79,7 +80,6 @@ impl Call {
         let wait = self.wait()?;
         let consistency = self.consistency()?;
         self.own_datacenter()?;
-        self.no_filter()?;
         Ok(Options { consistency, index, wait })
     }
 
@@ -116,13 +116,11 @@ impl Call {
         is_own_datacenter(asked.unwrap_or_default(), self.api.agent.datacenter())
     }
 
-    /// Expressions are not read yet, and an answer that ignores one would be wrong.
-    pub fn no_filter(&self) -> Result<(), Fault> {
+    /// What of a list of such records was asked for.
+    pub fn filter<S: Shape>(&self) -> Result<Filter<S>, Fault> {
         match self.query.get("filter") {
-            None => Ok(()),
-            Some(_) => Err(Fault::failed(
-                "Failed to create boolean expression evaluator: filter is not supported by this agent",
-            )),
+            None => Ok(Filter::everything()),
+            Some(text) => Filter::parse(text).map_err(|invalid| Fault::failed(invalid.to_string())),
         }
     }
 

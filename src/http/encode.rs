@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use super::agent::Member;
 use crate::catalog::{Check, Instance, Locality, Map, Node, Service, ServiceAddress, Text, Weights};
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
@@ -226,6 +227,24 @@ pub fn instance(json: &mut Json, instance: &Instance) {
     });
 }
 
+/// Member: an agent, as others see it.
+pub fn member(json: &mut Json, member: &Member) {
+    json.object(|json| {
+        json.key("Name").text(&member.name);
+        json.key("Addr").text(&member.gossip.map(|gossip| gossip.ip().to_string()).unwrap_or_default());
+        json.key("Port").number(member.gossip.map_or(0, |gossip| gossip.port()));
+        pairs(json.key("Tags"), &member.tags);
+        json.key("Status").number(ALIVE);
+        for (name, version) in PROTOCOLS {
+            json.key(name).number(*version);
+        }
+    });
+}
+
+pub fn pairs(json: &mut Json, pairs: &[(Text, Text)]) {
+    json.object(|json| pairs.iter().for_each(|(key, value)| json.key(key).text(value)));
+}
+
 /// Nested four blanks deep, and a line's end (`?pretty`).
 pub fn pretty(compact: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(compact.len() * 2);
@@ -263,6 +282,19 @@ pub fn pretty(compact: &[u8]) -> Vec<u8> {
     out.push(b'\n');
     out
 }
+
+/// The status of a member that answers.
+pub const ALIVE: i32 = 1;
+
+/// What Consul's members say they speak.
+pub const PROTOCOLS: &[(&str, i32)] = &[
+    ("ProtocolMin", 1),
+    ("ProtocolMax", 5),
+    ("ProtocolCur", 2),
+    ("DelegateMin", 2),
+    ("DelegateMax", 5),
+    ("DelegateCur", 4),
+];
 
 /// What a service without a sidecar prints.
 const NO_PROXY: &str = r#"{"Mode":"","MeshGateway":{},"Expose":{}}"#;

@@ -10,6 +10,7 @@
 mod agent;
 mod call;
 mod encode;
+mod filter;
 mod json;
 mod query;
 mod read;
@@ -19,6 +20,6 @@ mod serve;
 mod settings;
 mod v1;
 
-pub use agent::{About, Agent, Failure, Pending};
+pub use agent::{About, Agent, Failure, Member, Pending};
 pub use serve::{BindError, Server};
 pub use settings::{Limits, Settings, response_header};

@@ -12,7 +12,7 @@ use std::{
 use lictor::{
     catalog::{Catalog, Check, Command, Reply, Service, Status, Subscribe, Subscription, Text, Topic, Woken},
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Failure, Pending},
+    http::{About, Agent, Failure, Member, Pending},
 };
 use tokio::sync::{broadcast, watch};
 
@@ -256,10 +256,18 @@ impl Agent for Memory {
             server: true,
             dns_domain: "consul.".into(),
             dns_addrs: vec![([127, 0, 0, 1], 8600).into()],
-            gossip: Some(([10, 0, 0, 1], 8301).into()),
-            tags: vec![pair("role", "consul"), pair("dc", "north")],
+            member: self.members(false).remove(0),
             meta: vec![pair("consul-network-segment", ""), pair("consul-version", "1.16.4")],
             stats: vec![("agent".into(), vec![pair("services", "1")])],
         }
+    }
+
+    fn members(&self, wan: bool) -> Vec<Member> {
+        let pair = |key: &str, value: &str| (Text::from(key), Text::from(value));
+        vec![Member {
+            name: if wan { "oak.north" } else { "oak" }.into(),
+            gossip: Some(([10, 0, 0, 1], if wan { 8302 } else { 8301 }).into()),
+            tags: vec![pair("role", "consul"), pair("dc", "north")],
+        }]
     }
 }

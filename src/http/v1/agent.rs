@@ -2,11 +2,12 @@
 
 use super::definition;
 use crate::{
-    catalog::{Service, Status, Text},
+    catalog::{Service, Status},
     http::{
         agent::About,
         call::Call,
         encode::{self, Json},
+        filter::{AgentMember, HealthCheck, ServiceRecord},
         json::Object,
         query::parse_flag,
         read::jitter,
@@ -22,6 +23,12 @@ pub const ROUTES: &[Route] = &[
         refuses: Refuses::Nothing,
         takes: Takes::PLAIN,
         handler: |call| Box::pin(about(call)),
+    },
+    Route {
+        path: "/v1/agent/members",
+        methods: &["GET"],
+        refuses: Refuses::Partitions,
+        handler: |call| Box::pin(members(call)),
     },
     Route {
         path: "/v1/agent/reload",
@@ -123,18 +130,32 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
+async fn members(call: Call) -> Outcome {
+    if call.query.get("segment").is_some_and(|segment| segment != "_all") {
+        return Err(Fault::failed("Network segments are not supported in this version of Consul"));
+    }
+    let (wan, filter) = (call.query.get("wan").is_some(), call.filter::<AgentMember>()?);
+    let members = call.api.agent.members(wan);
+    Ok(Reply::json(|json| {
+        json.list(|json| {
+            let wanted = members.iter().filter(|member| filter.shows(member));
+            wanted.for_each(|member| encode::member(json, member));
+        });
+    }))
+}
+
 async fn reload(call: Call) -> Outcome {
     call.api.agent.reload().await?;
     Ok(Reply::empty())
 }
 
 async fn services(call: Call) -> Outcome {
-    call.no_filter()?;
+    let filter = call.filter::<ServiceRecord>()?;
     let datacenter = call.api.agent.datacenter();
     Ok(Reply::json(|json| {
         json.object(|json| {
-            for service in call.api.agent.services() {
-                encode::agent_service(json.key(&service.id), &service, datacenter, None);
+            for service in call.api.agent.services().iter().filter(|service| filter.shows(service)) {
+                encode::agent_service(json.key(&service.id), service, datacenter, None);
             }
         });
     }))
@@ -216,11 +237,11 @@ async fn maintenance(call: Call, of: Of) -> Outcome {
 }
 
 async fn checks(call: Call) -> Outcome {
-    call.no_filter()?;
+    let filter = call.filter::<HealthCheck>()?;
     Ok(Reply::json(|json| {
         json.object(|json| {
-            for check in call.api.agent.checks() {
-                encode::check(json.key(&check.id), &check, (0, 0));
+            for check in call.api.agent.checks().iter().filter(|check| filter.shows(check)) {
+                encode::check(json.key(&check.id), check, (0, 0));
             }
         });
     }))
@@ -273,11 +294,11 @@ async fn about(call: Call) -> Outcome {
                 json.key("ServerMode").flag(about.server);
             });
             json.key("Coord").raw(NO_COORDINATE);
-            json.key("Member").object(|json| member(json, &about));
+            encode::member(json.key("Member"), &about.member);
             json.key("Stats").object(|json| {
-                about.stats.iter().for_each(|(section, figures)| pairs(json, section, figures));
+                about.stats.iter().for_each(|(section, figures)| encode::pairs(json.key(section), figures));
             });
-            pairs(json, "Meta", &about.meta);
+            encode::pairs(json.key("Meta"), &about.meta);
         });
     }))
 }
@@ -295,31 +316,5 @@ fn config(json: &mut Json, datacenter: &str, about: &About) {
     json.key("LictorVersion").text(env!("CARGO_PKG_VERSION"));
 }
 
-fn member(json: &mut Json, about: &About) {
-    json.key("Name").text(&about.node);
-    json.key("Addr").text(&about.gossip.map(|gossip| gossip.ip().to_string()).unwrap_or_default());
-    json.key("Port").number(about.gossip.map_or(0, |gossip| gossip.port()));
-    pairs(json, "Tags", &about.tags);
-    json.key("Status").number(ALIVE);
-    for (name, version) in PROTOCOLS {
-        json.key(name).number(*version);
-    }
-}
-
-fn pairs(json: &mut Json, key: &str, pairs: &[(Text, Text)]) {
-    json.key(key).object(|json| pairs.iter().for_each(|(key, value)| json.key(key).text(value)));
-}
-
 /// Of a member that has not been measured.
 const NO_COORDINATE: &str = r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;
-/// An agent that answers is alive.
-const ALIVE: i32 = 1;
-/// What Consul's members say they speak.
-const PROTOCOLS: &[(&str, i32)] = &[
-    ("ProtocolMin", 1),
-    ("ProtocolMax", 5),
-    ("ProtocolCur", 2),
-    ("DelegateMin", 2),
-    ("DelegateMax", 5),
-    ("DelegateCur", 4),
-];

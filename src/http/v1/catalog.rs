@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::register;
 use crate::{
-    catalog::{Group, Home, Text, fold},
+    catalog::{Group, Home, Instance, Text, fold},
     http::{
         call::Call,
         encode::{self, Json},
+        filter::{CatalogService, NodeRecord, ServiceRecord},
         read::{Scope, find_node},
         reply::{Outcome, Reply},
         route::{Refuses, Route, Takes},
@@ -85,19 +86,22 @@ async fn datacenters(call: Call) -> Outcome {
 }
 
 async fn nodes(call: Call) -> Outcome {
+    let filter = call.filter::<NodeRecord>()?;
     call.read(Scope::Nodes, |catalog, json| {
-        let homes = catalog.nodes().filter(|home| call.wants_node(home.node()));
+        let wanted = |home: &&Arc<Home>| call.wants_node(home.node()) && filter.shows(home.node());
+        let homes = catalog.nodes().filter(wanted);
         json.list(|json| homes.for_each(|home| encode::node(json, home.node())));
     })
     .await
 }
 
 async fn services(call: Call) -> Outcome {
-    let by_node = call.by_node_meta();
+    let (by_node, filter) = (call.by_node_meta(), call.filter::<CatalogService>()?);
+    let wanted = |instance: &Instance| call.wants_node(&instance.node) && filter.shows(instance);
     call.read(Scope::Services { by_node }, |catalog, json| {
         json.object(|json| {
             for group in catalog.services() {
-                if let Some(tags) = tags(&call, group) {
+                if let Some(tags) = tags(group, wanted) {
                     json.key(group.name()).list(|json| tags.iter().for_each(|tag| json.text(tag)));
                 }
             }
@@ -107,9 +111,9 @@ async fn services(call: Call) -> Outcome {
 }
 
 /// Each tag of a service's instances once; `None` where no instance is asked for.
-fn tags<'a>(call: &Call, group: &'a Group) -> Option<BTreeSet<&'a Text>> {
+fn tags(group: &Group, wanted: impl Fn(&Instance) -> bool) -> Option<BTreeSet<&Text>> {
     let mut seen: Option<(&Arc<[Text]>, BTreeSet<&Text>)> = None;
-    for instance in group.instances().filter(|instance| call.wants_node(&instance.node)) {
+    for instance in group.instances().filter(|instance| wanted(instance)) {
         let tags = &instance.service.tags;
         let (last, all) = seen.get_or_insert_with(|| (tags, tags.iter().collect()));
         // Instances that stand together mostly share their tags.
@@ -122,10 +126,10 @@ fn tags<'a>(call: &Call, group: &'a Group) -> Option<BTreeSet<&'a Text>> {
 }
 
 async fn service(call: Call) -> Outcome {
-    let key = fold(call.name("Missing service name")?);
+    let (key, filter) = (fold(call.name("Missing service name")?), call.filter::<CatalogService>()?);
     call.read(Scope::Service { key: key.as_ref().into(), checks: false }, |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
-        let wanted = instances.filter(|instance| call.wants_instance(instance));
+        let wanted = instances.filter(|instance| call.wants_instance(instance) && filter.shows(instance));
         json.list(|json| {
             wanted.for_each(|instance| encode::service_node(json, &instance.node, &instance.service));
         });
@@ -134,13 +138,13 @@ async fn service(call: Call) -> Outcome {
 }
 
 async fn node(call: Call) -> Outcome {
-    let asked = call.name("Missing node name")?;
+    let (asked, filter) = (call.name("Missing node name")?, call.filter::<ServiceRecord>()?);
     call.read(Scope::Node(asked.into()), |catalog, json| match find_node(catalog, asked) {
         None => json.null(),
         Some(home) => json.object(|json| {
             encode::node(json.key("Node"), home.node());
             json.key("Services").object(|json| {
-                for instance in home.instances() {
+                for instance in home.instances().filter(|instance| filter.shows(&instance.service)) {
                     encode::node_service(json.key(&instance.service.id), &instance.service);
                 }
             });
@@ -150,11 +154,12 @@ async fn node(call: Call) -> Outcome {
 }
 
 async fn node_services(call: Call) -> Outcome {
-    let asked = call.name("Missing node name")?;
+    let (asked, filter) = (call.name("Missing node name")?, call.filter::<ServiceRecord>()?);
     let write = |home: &Arc<Home>, json: &mut Json| {
         encode::node(json.key("Node"), home.node());
         json.key("Services").list(|json| {
-            home.instances().for_each(|instance| encode::node_service(json, &instance.service));
+            let wanted = home.instances().filter(|instance| filter.shows(&instance.service));
+            wanted.for_each(|instance| encode::node_service(json, &instance.service));
         });
     };
     call.read(Scope::Node(asked.into()), |catalog, json| {

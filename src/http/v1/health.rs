@@ -7,6 +7,7 @@ use crate::{
     http::{
         call::Call,
         encode::{self, Json},
+        filter::{Filter, HealthCheck, HealthService},
         read::{ANY, Scope},
         reply::Outcome,
         route::{Refuses, Route, Takes},
@@ -46,9 +47,11 @@ pub const ROUTES: &[Route] = &[
 
 async fn service(call: Call) -> Outcome {
     let key = fold(call.name("Missing service name")?);
-    let passing = call.flag("passing")?;
+    let (passing, filter) = (call.flag("passing")?, call.filter::<HealthService>()?);
     let wanted = |instance: &&Arc<Instance>| {
-        (!passing || instance.health == Health::Passing) && call.wants_instance(instance)
+        (!passing || instance.health == Health::Passing)
+            && call.wants_instance(instance)
+            && filter.shows(instance)
     };
     call.read(Scope::Service { key: key.as_ref().into(), checks: true }, |catalog, json| {
         json.list(|json| {
@@ -60,16 +63,16 @@ async fn service(call: Call) -> Outcome {
 }
 
 async fn node(call: Call) -> Outcome {
-    let key = fold(call.name("Missing node name")?);
+    let (key, filter) = (fold(call.name("Missing node name")?), call.filter()?);
     call.read(Scope::NodeChecks(key.as_ref().into()), |catalog, json| {
         let checks = catalog.node(&key).into_iter().flat_map(|home| home.all_checks());
-        json.list(|json| write(json, checks.collect()));
+        json.list(|json| write(json, checks, &filter));
     })
     .await
 }
 
 async fn checks(call: Call) -> Outcome {
-    let key = fold(call.name("Missing service name")?);
+    let (key, filter) = (fold(call.name("Missing service name")?), call.filter()?);
     call.read(Scope::ServiceChecks(key.as_ref().into()), |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
         let wanted = instances.filter(|instance| call.wants_node(&instance.node));
@@ -78,24 +81,24 @@ async fn checks(call: Call) -> Outcome {
             let mut of_node: Vec<&Arc<Check>> = Vec::new();
             for instance in wanted {
                 if of_node.first().is_some_and(|check| check.node != instance.node.name) {
-                    write(json, std::mem::take(&mut of_node));
+                    write(json, of_node.drain(..), &filter);
                 }
                 of_node.extend(instance.checks.iter());
             }
-            write(json, of_node);
+            write(json, of_node, &filter);
         });
     })
     .await
 }
 
 async fn state(call: Call) -> Outcome {
-    let state = call.name("Missing check state")?;
+    let (state, filter) = (call.name("Missing check state")?, call.filter()?);
     let status = Status::from(state);
     call.read(Scope::State(state.into()), |catalog, json| {
         json.list(|json| {
             for home in catalog.nodes().filter(|home| call.wants_node(home.node())) {
                 let checks = home.all_checks().filter(|check| state == ANY || check.status == status);
-                write(json, checks.collect());
+                write(json, checks, &filter);
             }
         });
     })
@@ -103,7 +106,12 @@ async fn state(call: Call) -> Outcome {
 }
 
 /// Checks of one node, by id.
-fn write(json: &mut Json, mut checks: Vec<&Arc<Check>>) {
+fn write<'a>(
+    json: &mut Json,
+    checks: impl IntoIterator<Item = &'a Arc<Check>>,
+    filter: &Filter<HealthCheck>,
+) {
+    let mut checks: Vec<_> = checks.into_iter().filter(|check| filter.shows(check)).collect();
     checks.sort_by(|a, b| fold(&a.id).cmp(&fold(&b.id)));
     checks.iter().for_each(|check| encode::check(json, check, (check.created, check.modified)));
 }
