@@ -28,6 +28,7 @@ pub const ROUTES: &[Route] = &[
         path: "/v1/agent/members",
         methods: &["GET"],
         refuses: Refuses::Partitions,
+        takes: Takes::PLAIN,
         handler: |call| Box::pin(members(call)),
     },
     Route {
