@@ -126,6 +126,7 @@ fn serve(port: u16, churn: &str) -> Result<(), Box<dyn Error>> {
         settings: Arc::default(),
         zones: Arc::default(),
         fresh: Arc::new(true.into()),
+        counters: Arc::default(),
     };
     let roads = Roads { udp_threads: NonZeroUsize::MIN, ..Roads::of(&Settings::default()) };
     let server = Server::bind(&[SocketAddr::from((Ipv4Addr::LOCALHOST, port))], &roads)?;
@@ -177,12 +178,14 @@ fn floor(port: u16) -> io::Result<()> {
                     &socket,
                     None,
                     &running,
+                    &mut (),
                     || (),
-                    |(), _, packet, reply| {
+                    |(), (), _, packet, reply| {
                         reply.extend_from_slice(&ready);
                         reply[..2].copy_from_slice(&packet[..2]);
                         reply[named.clone()].copy_from_slice(&packet[named.clone()]);
                     },
+                    |(), ()| (),
                 );
             })?;
         }

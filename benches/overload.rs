@@ -280,6 +280,7 @@ fn serve(recursor: SocketAddr) -> Outcome<()> {
         settings: Arc::new(ArcSwap::from_pointee(settings)),
         zones: Arc::default(),
         fresh: Arc::new(true.into()),
+        counters: Arc::default(),
     };
     let metrics = runtime.metrics();
     runtime.spawn(server.run(published, CancellationToken::new()));

@@ -11,10 +11,13 @@
 //! - [`http`]: the API under `/v1/`
 //! - [`agent`]: what every agent does: local services, their sync into the catalog, start and stop in order
 //! - [`server`]: what only servers do: the leader's duties
+//! - [`telemetry`]: what an agent says of itself: figures and log lines, in the forms that others read
 //! - [`config`]: files, flags and defaults become one validated configuration
 //! - [`cli`]: the command line
+//! - [`count`]: plain numbers that any room writes where things happen
 //!
-//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns` → `raft`, `check` → `catalog`.
+//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns`, `telemetry` → `raft`, `check`
+//! → `catalog`, `count`.
 
 #![forbid(unsafe_code)]
 
@@ -23,7 +26,9 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod count;
 pub mod dns;
 pub mod http;
 pub mod raft;
 pub mod server;
+pub mod telemetry;

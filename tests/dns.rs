@@ -475,6 +475,7 @@ impl SocketRoads {
             settings: Arc::new(ArcSwap::from_pointee(Settings::default())),
             zones: Arc::default(),
             fresh: Arc::new(true.into()),
+            counters: Arc::default(),
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
         let mut bind = |udp_batch| {

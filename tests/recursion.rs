@@ -22,7 +22,9 @@ use hickory_proto::{
 };
 use lictor::{
     catalog::{self, Catalog, Node, Register, Service},
-    dns::{Published, Recursion, Roads, SeatsMax, Server, Settings, TcpLimits},
+    dns::{
+        Answered, Counters, Form, Published, Recursion, Road, Roads, SeatsMax, Server, Settings, TcpLimits,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -44,6 +46,7 @@ const ADDRESS: &str = "record example.com. 300 A 203.0.113.9";
 struct Running {
     addr: SocketAddr,
     settings: Arc<ArcSwap<Settings>>,
+    counters: Arc<Counters>,
     shutdown: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -60,8 +63,9 @@ impl Running {
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let published = Published { settings: settings.clone(), ..published() };
         let (addr, shutdown) = (server.addrs()[0], CancellationToken::new());
+        let counters = published.counters.clone();
         let task = tokio::spawn(server.run(published, shutdown.clone()));
-        Running { addr, settings, shutdown, task }
+        Running { addr, settings, counters, shutdown, task }
     }
 
     fn set(&self, recursion: Recursion) {
@@ -93,6 +97,7 @@ fn published() -> Published {
         settings: Arc::new(ArcSwap::default()),
         zones: Arc::default(),
         fresh: Arc::new(true.into()),
+        counters: Arc::default(),
     }
 }
 
@@ -181,6 +186,34 @@ async fn each_question_has_an_id_and_a_port_of_its_own() {
         assert_eq!((edns.flags().dnssec_ok, edns.max_payload()), (number % 3 == 0, 1232));
     }
     running.stop().await;
+}
+
+/// On the road by which they came, whoever gave the answer, and however late.
+#[tokio::test]
+async fn answers_from_elsewhere_are_counted() {
+    let one = Upstream::start(Script::of(&[ADDRESS])).await;
+    let running = Running::start_with("127.0.0.1:0", recursion(&[&one], FAR), false, TcpLimits::default());
+    for _ in 0..3 {
+        running.ask("example.com.").await;
+    }
+    running.ask("nothing.example.").await;
+    running.ask("far.service.consul.").await;
+    let mut stream = TcpStream::connect(running.addr).await.unwrap();
+    stream.write_all(&framed(&question("example.com.", RecordType::A))).await.unwrap();
+    next_reply(&mut stream).await.unwrap();
+    let counters = running.counters.clone();
+    running.stop().await;
+    let row = |form, kind, code, road, count| Answered { form, kind, code, road, count };
+    assert_eq!(
+        counters.answered(),
+        [
+            row(Form::Service, "A", "NOERROR", Road::UdpPlain, 1),
+            row(Form::Recursion, "A", "NOERROR", Road::UdpPlain, 4),
+            row(Form::Recursion, "A", "NOERROR", Road::Tcp, 1),
+        ]
+    );
+    let (hits, misses) = (counters.cache_hits.get(), counters.cache_misses.get());
+    assert_eq!((hits, misses, counters.waiting()), (4, 2, 0), "the chased host is known by then");
 }
 
 #[tokio::test]
@@ -327,7 +360,14 @@ async fn errands_are_counted_over_all_and_for_each_client() {
             stream.write_all(&framed(&question("tcp.example.com.", RecordType::A))).await.unwrap();
             assert_eq!(ede(&next_reply(&mut stream).await.unwrap()), Some(0));
             assert_eq!(one.asked().len(), 4);
+            let counters = running.counters.clone();
+            assert_eq!((counters.shed.get(), counters.waiting(), counters.cache_misses.get()), (47, 4, 4));
             running.stop().await; // though four still wait
+            assert_eq!(counters.waiting(), 0);
+            let refused = |answered: &&Answered| answered.code == "SERVFAIL";
+            let refused =
+                counters.answered().iter().filter(refused).map(|answered| answered.count).sum::<u64>();
+            assert_eq!(refused, 47);
         }
     }
 }

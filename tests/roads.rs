@@ -399,6 +399,7 @@ fn published() -> Published {
         settings: Arc::default(),
         zones: Arc::default(),
         fresh: Arc::new(true.into()),
+        counters: Arc::default(),
     }
 }
 

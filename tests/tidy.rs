@@ -8,14 +8,16 @@ use std::{
 /// Each room, and the rooms it may name. Arrows point one way (see the map in `src/lib.rs`).
 const ARROWS: &[(&str, &[&str])] = &[
     ("catalog", &[]),
-    ("check", &["catalog"]),
-    ("raft", &["catalog"]),
-    ("dns", &["catalog"]),
-    ("http", &["catalog", "check"]),
+    ("count", &[]),
+    ("telemetry", &["count"]),
+    ("check", &["catalog", "count"]),
+    ("raft", &["catalog", "count"]),
+    ("dns", &["catalog", "count"]),
+    ("http", &["catalog", "check", "count"]),
     ("server", &["catalog", "raft"]),
-    ("agent", &["catalog", "check", "raft", "dns", "http", "server"]),
-    ("config", &["catalog", "check", "dns", "http", "agent", "server"]),
-    ("cli", &["catalog", "check", "config", "agent", "http", "dns"]),
+    ("agent", &["catalog", "check", "raft", "dns", "http", "server", "count", "telemetry"]),
+    ("config", &["catalog", "check", "dns", "http", "agent", "server", "telemetry"]),
+    ("cli", &["catalog", "check", "config", "agent", "http", "dns", "telemetry"]),
     ("lib.rs", &[]),
     ("main.rs", &["cli"]),
 ];

@@ -6,11 +6,11 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, now};
 use crate::{
     catalog::{
-        Catalog, Check, Command, Map, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
-        Topic, fold,
+        Catalog, Check, Command, Map, Reply, Service, Status, Subscribe, Subscription, Text, Topic, fold,
     },
     check::{Definition, ServiceDefinition, cut_output},
-    http::{About, Agent, Failure, Member, Pending, ServerStatus},
+    count::Spread,
+    http::{About, Agent, Failure, Member, Pending},
     raft::ProposeError,
 };
 
@@ -30,7 +30,7 @@ impl Agent for Shared {
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
-        Box::pin(async move { self.raft.propose(command).await.map_err(Failure::from) })
+        Box::pin(async move { Shared::propose(self, command).await.map_err(Failure::from) })
     }
 
     fn leader(&self) -> Option<SocketAddr> {
@@ -39,26 +39,6 @@ impl Agent for Shared {
 
     fn peers(&self) -> Vec<SocketAddr> {
         self.raft.peers()
-    }
-
-    fn servers(&self) -> Vec<ServerStatus> {
-        let status = self.raft.status();
-        vec![ServerStatus {
-            id: self.identity.node_id,
-            node: self.identity.node_name.clone(),
-            address: status.address,
-            version: COMPATIBLE_VERSION.into(),
-            leads: status.leads,
-            votes: true,
-            healthy: status.leads,
-            last_term: status.last_term,
-            last_index: status.last_index,
-            stable_since: self.led_since.get().cloned().unwrap_or_default(),
-        }]
-    }
-
-    fn update_coordinate(&self, coordinate: NodeCoordinate) {
-        self.coordinates.put(coordinate);
     }
 
     fn services(&self) -> Vec<Arc<Service>> {
@@ -141,8 +121,23 @@ impl Agent for Shared {
         })
     }
 
+    fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>> {
+        Box::pin(async move { self.newest_interval().await.to_json() })
+    }
+
+    fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {
+        Box::pin(async move {
+            let telemetry = &self.figures.telemetry;
+            if !telemetry.speaks_prometheus() {
+                return None;
+            }
+            Some(telemetry.prometheus_text(&self.read_figures(Spread::read).await))
+        })
+    }
+
     fn about(&self) -> About {
         let (leads, raft) = (self.raft.leader(), self.raft.stats());
+        let refused_for_space = self.raft.counters().refused(ProposeError::DiskFull).get();
         let count = |number: usize| Text::from(number.to_string());
         let (services, checks) = {
             let state = self.state();
@@ -184,7 +179,7 @@ impl Agent for Shared {
                     text(&[
                         ("log_bytes", &raft.log_bytes.to_string()),
                         ("num_peers", "0"),
-                        ("refused_for_space", &raft.refused_for_space.to_string()),
+                        ("refused_for_space", &refused_for_space.to_string()),
                         ("state", if leads.is_some() { "Leader" } else { "Follower" }),
                     ]),
                 ),

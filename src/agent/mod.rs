@@ -9,6 +9,7 @@ mod activation;
 mod api;
 mod change;
 mod data_dir;
+mod figures;
 mod keep;
 mod local;
 pub mod port;
@@ -18,7 +19,7 @@ mod zones;
 use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,7 @@ use crate::{
     dns, http,
     raft::{self, ProposeError, Raft},
     server,
+    telemetry::{self, Telemetry, send_statsd},
 };
 use keep::{Keeper, Store};
 use sync::Scope;
@@ -77,6 +79,8 @@ pub struct Reloadable {
     pub check_update_interval: Duration,
     /// Whether checks that were registered over HTTP may run programs.
     pub remote_scripts: bool,
+    /// Which figures are told.
+    pub figures: telemetry::Filter,
 }
 
 /// Everything that an agent is started with.
@@ -88,6 +92,8 @@ pub struct Settings {
     pub http_addrs: Vec<SocketAddr>,
     pub activation: Activation,
     pub keeping: Keeping,
+    /// But for the filter, which is reloadable.
+    pub telemetry: telemetry::Settings,
 }
 
 /// What an agent keeps, and where.
@@ -143,10 +149,7 @@ struct Shared {
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
     timing: ArcSwap<Timing>,
-    /// What nodes say of where they are.
-    coordinates: server::CoordinateUpdates,
-    /// Since when this server leads, as RFC 3339 has it.
-    led_since: OnceLock<Text>,
+    figures: figures::Figures,
     reread: Reread,
 }
 
@@ -178,8 +181,16 @@ impl Agent {
     /// # Errors
     /// What cannot be bound or started. Nothing is left running.
     pub async fn start(settings: Settings, reread: Reread) -> Result<Agent, String> {
-        let Settings { identity, mut reloadable, checks, dns_addrs, http_addrs, activation, keeping } =
-            settings;
+        let Settings {
+            identity,
+            mut reloadable,
+            checks,
+            dns_addrs,
+            http_addrs,
+            activation,
+            keeping,
+            telemetry,
+        } = settings;
         let data_dir = keeping.data_dir;
         let (dns_addrs, http_addrs) = (activation.dns_addrs(&dns_addrs), activation.http_addrs(&http_addrs));
         let listeners = dns::Listeners::of(&dns_addrs).map_err(|dns::Twice(addr)| {
@@ -212,6 +223,8 @@ impl Agent {
         let store = data.map(|path| Store::open(path, &mut local)).transpose()?;
         let (keeper, queue) = keep::keeper();
         let runner = Runner::new(checks, told, identity.node_name.clone(), Arc::new(raft.clone()));
+        let figures = Telemetry::new(&telemetry, &identity.node_name);
+        let figures = figures::Figures::new(figures, runner.counters().clone());
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
@@ -224,8 +237,7 @@ impl Agent {
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
-            coordinates: server::CoordinateUpdates::default(),
-            led_since: OnceLock::new(),
+            figures,
             identity,
             raft,
             reread,
@@ -238,6 +250,7 @@ impl Agent {
             settings: shared.dns.clone(),
             zones: shared.zones.published.clone(),
             fresh: shared.raft.fresh().clone(),
+            counters: shared.figures.dns.clone(),
         };
         let stop = services.clone();
         tasks.spawn(async move {
@@ -246,8 +259,6 @@ impl Agent {
             }
         });
         shared.raft.lead().await?;
-        let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
-        shared.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
         tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
@@ -260,8 +271,11 @@ impl Agent {
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
         tasks.spawn(zones::watch(shared.clone(), services.clone()));
-        let (told, stop) = (shared.clone(), services.clone());
-        tasks.spawn(async move { told.coordinates.run(&told.raft, stop).await });
+        tasks.spawn(figures::keep(shared.clone(), services.clone()));
+        if let Some(address) = telemetry.statsd {
+            let intervals = shared.figures.telemetry.follow();
+            tasks.spawn(send_statsd(address, intervals, services.clone()));
+        }
         let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
         tasks.spawn(async move {
             if let Err(error) = http_server.run(api, settings, stop).await {
@@ -338,6 +352,7 @@ impl Shared {
         self.timing.store(Arc::new(Timing::of(&reloadable)));
         self.dns.store(Arc::new(reloadable.dns));
         self.http.store(Arc::new(reloadable.http));
+        self.figures.telemetry.set_filter(reloadable.figures);
     }
 
     fn take_up(&self, told: Told) {
@@ -367,7 +382,10 @@ impl Shared {
         };
         let mut written = true;
         for command in commands {
-            match self.raft.propose(command).await {
+            self.figures.told.add(1);
+            let reply = self.propose(command).await;
+            self.figures.not_told.add((!matches!(reply, Ok(Ok(_)))).into());
+            match reply {
                 Ok(Ok(_)) => {}
                 Ok(Err(refusal)) => {
                     tracing::error!(%refusal, "the catalog refuses what this agent registers");

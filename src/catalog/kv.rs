@@ -72,6 +72,10 @@ pub(super) struct Kv {
 pub const LOCK_DELAY_MAX_NANOS: u64 = 60_000_000_000;
 
 impl Catalog {
+    pub fn entry_count(&self) -> usize {
+        self.kv.entries.len()
+    }
+
     pub fn entry(&self, key: &[u8]) -> Option<&Arc<Entry>> {
         self.kv.entries.get(key)
     }

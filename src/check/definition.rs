@@ -111,6 +111,10 @@ pub struct ServiceDefinition {
 }
 
 impl Kind {
+    /// What `word` gives of any kind.
+    pub const WORDS: [&str; 10] =
+        ["grpc", "http", "ttl", "tcp", "udp", "alias", "docker", "script", "h2ping", "os_service"];
+
     /// Whether a process is started here for each look.
     pub fn starts_process(&self) -> bool {
         matches!(self, Kind::Script { .. } | Kind::OsService { .. })

@@ -2,6 +2,7 @@
 //! records; not who is told of a verdict, nor whether anything is replicated.
 
 mod alias;
+mod counters;
 mod definition;
 mod duration;
 mod output;
@@ -10,6 +11,7 @@ mod runner;
 mod spec;
 mod verdict;
 
+pub use counters::Counters;
 pub use definition::{Alias, Definition, Kind, ServiceDefinition, Thresholds, Tls};
 pub use duration::{format_duration, parse_duration};
 pub use output::of_ttl as cut_output;

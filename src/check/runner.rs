@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Alias, Definition, Kind, Verdict,
+    Alias, Counters, Definition, Kind, Verdict,
     alias::{self, Aliases, Followed},
     probe::{self, Tools},
 };
@@ -82,6 +82,7 @@ struct Shared {
     connections: Semaphore,
     programs: Semaphore,
     settings: Settings,
+    counters: Arc<Counters>,
 }
 
 const PROGRAMS_MAX: usize = 128;
@@ -110,6 +111,7 @@ impl Runner {
             connections: Semaphore::new(connections_max()),
             programs: Semaphore::new(PROGRAMS_MAX),
             settings,
+            counters: Arc::default(),
         });
         Runner { running: HashMap::new(), turn: 0, tasks: JoinSet::new(), shared }
     }
@@ -154,6 +156,11 @@ impl Runner {
     pub fn kept(&self, cut: impl FnOnce(usize) -> String) -> String {
         let Settings { output_bytes_max, discard_output } = self.shared.settings;
         if discard_output { String::new() } else { cut(output_bytes_max) }
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
     }
 
     /// Ends every check; what this gives returns when none runs any more. A program that still runs is left alone.
@@ -238,9 +245,11 @@ async fn look_again_and_again(
             () = gone.cancelled() => return,
             turn = its_turn => turn,
         };
+        let start = Instant::now();
         let looked = probe::look(&definition, &shared.tools, output_bytes_max, &gone).await;
         drop(one_of_many);
         let Some(seen) = looked.filter(|_| !gone.is_cancelled()) else { return };
+        shared.counters.looked(&definition.kind, &seen.status, start.elapsed());
         if let Some(status) = verdict.record(seen.status) {
             let is_heard = tokio::select! {
                 () = gone.cancelled() => return,
@@ -325,6 +334,7 @@ async fn listen(id: Text, ttl: Duration, mut heard: watch::Receiver<Heard>, shar
                     (expired(&last.output), last.turn)
                 };
                 tracing::warn!(check = &*id, "Check missed TTL, is now critical");
+                shared.counters.count(&Kind::Ttl(ttl), &Status::Critical);
                 if !shared.tell(&id, Status::Critical, output, turn).await {
                     return;
                 }

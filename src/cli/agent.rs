@@ -81,6 +81,7 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
             may_begin: config.may_begin,
             free_bytes_min: config.free_bytes_min,
         },
+        telemetry: config.telemetry.clone(),
     };
     let mut agent = match Agent::start(settings, reread).await {
         Ok(agent) => agent,
@@ -162,6 +163,7 @@ fn reloadable(config: &Config) -> Reloadable {
         checks: config.checks.clone(),
         check_update_interval: config.check_update_interval,
         remote_scripts: config.scripts == Scripts::All,
+        figures: config.telemetry.filter.clone(),
     }
 }
 

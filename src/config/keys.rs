@@ -71,6 +71,7 @@ const UNUSED: Keys = &[
     ("config_entries", Open),
     ("connect", Open),
     ("disable_anonymous_signature", Bool),
+    ("disable_coordinates", Bool),
     ("disable_host_node_id", Bool),
     ("disable_http_unprintable_char_filter", Bool),
     ("disable_keyring_file", Bool),
@@ -129,7 +130,6 @@ const UNUSED: Keys = &[
     ("start_join", Texts),
     ("start_join_wan", Texts),
     ("syslog_facility", TEXT),
-    ("telemetry", Open),
     ("tls", Open),
     ("tls_cipher_suites", TEXT),
     ("tls_min_version", TEXT),
@@ -227,6 +227,29 @@ pub const DNS_CONFIG: UnusedBlock = UnusedBlock(&[
 
 /// Inside `http_config`, beside the keys that count.
 pub const HTTP_CONFIG: UnusedBlock = UnusedBlock(&[("use_cache", Bool)]);
+
+/// Inside `telemetry`, beside the keys that count.
+pub const TELEMETRY: UnusedBlock = UnusedBlock(&[
+    ("circonus_api_app", TEXT),
+    ("circonus_api_token", TEXT),
+    ("circonus_api_url", TEXT),
+    ("circonus_broker_id", TEXT),
+    ("circonus_broker_select_tag", TEXT),
+    ("circonus_check_display_name", TEXT),
+    ("circonus_check_force_metric_activation", TEXT),
+    ("circonus_check_id", TEXT),
+    ("circonus_check_instance_id", TEXT),
+    ("circonus_check_search_tag", TEXT),
+    ("circonus_check_tags", TEXT),
+    ("circonus_submission_interval", TEXT),
+    ("circonus_submission_url", TEXT),
+    ("dogstatsd_addr", TEXT),
+    ("dogstatsd_tags", Texts),
+    ("enable_host_metrics", Bool),
+    ("disable_per_tenancy_usage_metrics", Bool),
+    ("retry_failed_connection", Bool),
+    ("statsite_address", TEXT),
+]);
 
 /// Inside `addresses`, beside the keys that count.
 pub const ADDRESSES: UnusedBlock = UnusedBlock(&[("grpc", TEXT), ("grpc_tls", TEXT), ("https", TEXT)]);

@@ -18,7 +18,7 @@ use super::{
     sources::reason,
     tree::{Kind, Member, Place},
 };
-use crate::{catalog::check_meta, check::Span, dns, http};
+use crate::{catalog::check_meta, check::Span, dns, http, telemetry};
 
 /// What one tree says.
 #[derive(Default)]
@@ -49,6 +49,7 @@ pub struct Layer {
     pub alt_domain: Option<(String, Place)>,
     pub dns: dns::Settings,
     pub http: http::Settings,
+    pub telemetry: telemetry::Settings,
     pub enable_script_checks: Option<bool>,
     pub enable_local_script_checks: Option<bool>,
     pub check_update_interval: Option<Duration>,
@@ -78,6 +79,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     layer.recursors = recursors::read(&mut top, findings);
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
     read_http(&mut top, &mut layer.http, ignored, findings);
+    layer.telemetry = super::telemetry::read(&mut top, ignored, findings);
     read_own(&mut top, &mut layer, findings);
     keys::take_unused(&mut top, ignored, findings);
     top.finish(findings);
@@ -328,9 +330,6 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
         [("default_query_time", &mut http.query_wait), ("max_query_time", &mut http.query_wait_max)]
     {
         *setting = top.duration(key, findings).map_or(*setting, |span| duration(&span));
-    }
-    if let Some(disabled) = top.bool("disable_coordinates", findings) {
-        http.coordinates = !disabled;
     }
     if let Some(mut block) = top.block("http_config", findings) {
         for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {

@@ -132,6 +132,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         dns_addrs,
         http: http::Settings { pretty: flags.dev, ..layer.http },
         http_addrs,
+        telemetry: layer.telemetry,
         scripts,
         check_update_interval: layer.check_update_interval.unwrap_or(Duration::from_secs(300)),
         check_output_bytes_max: layer.check_output_bytes_max.unwrap_or(4096),

@@ -14,6 +14,7 @@ mod load;
 mod reader;
 mod recursors;
 mod sources;
+mod telemetry;
 mod tree;
 
 use std::{
@@ -26,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     check::{Definition, ServiceDefinition},
-    dns, http,
+    dns, http, telemetry as figures,
 };
 
 pub use flags::{FlagError, Flags, parse_flags};
@@ -64,6 +65,7 @@ pub struct Config {
     pub dns_addrs: Vec<SocketAddr>,
     pub http: http::Settings,
     pub http_addrs: Vec<SocketAddr>,
+    pub telemetry: figures::Settings,
     pub scripts: Scripts,
     /// Output alone is told this late (halved, and up to as long again).
     pub check_update_interval: Duration,
@@ -136,6 +138,11 @@ impl Config {
             ("leave_on_terminate", self.leave_on_terminate != other.leave_on_terminate),
             ("skip_leave_on_interrupt", self.skip_leave_on_interrupt != other.skip_leave_on_interrupt),
             ("log_json", self.log.json != other.log.json),
+            (
+                "telemetry",
+                figures::Settings { filter: Default::default(), ..self.telemetry.clone() }
+                    != figures::Settings { filter: Default::default(), ..other.telemetry.clone() },
+            ),
             ("pid_file", self.pid_file != other.pid_file),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

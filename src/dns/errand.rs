@@ -16,6 +16,7 @@ use super::{
     recursion::{Failure, Known, Question, Recursion, Recursor},
     reply::{self, Limits},
     seats::Seats,
+    tally::{Counters, Form, Road, Tally},
     wire::{self, Ede, Parsed, Query, Rcode, class},
 };
 
@@ -25,6 +26,9 @@ pub struct Errand {
     asker: Asker,
     packet: Box<[u8]>,
     wants: Wants,
+    /// How it is counted.
+    form: Form,
+    road: Road,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,9 @@ struct Shared {
     settings: Arc<ArcSwap<Settings>>,
     seats: Arc<Seats>,
     recursor: Recursor,
+    counters: Arc<Counters>,
+    /// For each road, where answers are counted that the road itself did not give.
+    tallies: [Arc<Tally>; Road::ALL.len()],
 }
 
 /// Hosts that are looked up for one answer.
@@ -62,8 +69,8 @@ impl Errand {
     /// Nobody's question is longer; it is kept while the errand runs.
     pub const PACKET_BYTES_MAX: usize = 4096;
 
-    pub fn new(asker: Asker, packet: &[u8], wants: Wants) -> Self {
-        Errand { asker, packet: packet.into(), wants }
+    pub fn new(asker: Asker, packet: &[u8], wants: Wants, form: Form, road: Road) -> Self {
+        Errand { asker, packet: packet.into(), wants, form, road }
     }
 
     fn query(&self) -> Option<Query<'_>> {
@@ -76,17 +83,32 @@ impl Errand {
 
 impl Errands {
     /// They end when `stop` is cancelled: see `stopped`.
-    pub fn new(runtime: Handle, settings: Arc<ArcSwap<Settings>>, stop: CancellationToken) -> Self {
+    pub fn new(
+        runtime: Handle,
+        settings: Arc<ArcSwap<Settings>>,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+    ) -> Self {
         let tasks = TaskTracker::new();
-        let recursor = Recursor::new(runtime.clone(), tasks.clone(), stop.clone());
-        let seats = Arc::default();
-        Errands { shared: Arc::new(Shared { runtime, tasks, stop, settings, seats, recursor }) }
+        let recursor = Recursor::new(runtime.clone(), tasks.clone(), counters.clone(), stop.clone());
+        let (seats, tallies) = (Arc::default(), Road::ALL.map(|road| counters.tally(road)));
+        let shared = Shared { runtime, tasks, stop, settings, seats, recursor, counters, tallies };
+        Errands { shared: Arc::new(shared) }
     }
 
     /// Puts the reply in `out` if it can be had now, or if there is no room to wait for it. Else `out` stays empty, and
     /// `back` gets the reply within the deadline; nobody hears anything if we stop before.
     pub fn take(&self, errand: Box<Errand>, out: &mut Vec<u8>, back: impl FnOnce(Vec<u8>) + Send + 'static) {
         out.clear();
+        let (form, road) = (errand.form, errand.road);
+        let qtype = errand.query().map_or(0, |query| query.qtype);
+        self.begin(errand, out, back);
+        if !out.is_empty() {
+            self.shared.count(form, road, qtype, out);
+        }
+    }
+
+    fn begin(&self, errand: Box<Errand>, out: &mut Vec<u8>, back: impl FnOnce(Vec<u8>) + Send + 'static) {
         let shared = &self.shared;
         let settings = shared.settings.load();
         let Some(query) = errand.query() else { return };
@@ -102,11 +124,13 @@ impl Errands {
         }
         let client = errand.asker.from.to_canonical();
         let Some(seat) = shared.seats.take(client, settings.recursion.in_flight_max) else {
+            shared.counters.shed.add(1);
             return fail(out, &query, &limits, TOO_MANY);
         };
         let (stop, run) = (shared.stop.clone(), shared.clone());
+        let under_way = UnderWay::begin(&shared.counters);
         let errand = async move {
-            let _seat = seat;
+            let (_seat, _under_way) = (seat, under_way);
             if let Some(reply) = stop.run_until_cancelled(run.run(*errand)).await {
                 back(reply);
             }
@@ -125,7 +149,7 @@ impl Shared {
     async fn run(self: Arc<Self>, errand: Errand) -> Vec<u8> {
         let mut out = Vec::new();
         let settings = self.settings.load_full();
-        let Errand { asker, packet, wants } = errand;
+        let Errand { asker, packet, wants, form, road } = errand;
         let Parsed::Query(query) = wire::parse(&packet) else { return out };
         let limits = Limits::of(&settings, &asker, &query);
         match wants {
@@ -140,7 +164,12 @@ impl Shared {
                 reply::put_late(&mut out, &query, &settings, &limits, zone_at, &answer);
             }
         }
+        self.count(form, road, query.qtype, &out);
         out
+    }
+
+    fn count(&self, form: Form, road: Road, qtype: u16, reply: &[u8]) {
+        self.tallies[road as usize].cell(form, qtype, reply).add(1);
     }
 
     /// Asks for the addresses of these hosts, all at once.
@@ -166,6 +195,22 @@ impl Shared {
             asking.spawn(async move { (question.clone(), recursor.ask(question, &settings).await) });
         }
         asking.join_all().await
+    }
+}
+
+/// Counts as under way until dropped.
+struct UnderWay(Arc<Counters>);
+
+impl UnderWay {
+    fn begin(counters: &Arc<Counters>) -> Self {
+        counters.errands_begun.add(1);
+        UnderWay(counters.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.errands_ended.add(1);
     }
 }
 

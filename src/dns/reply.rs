@@ -1,7 +1,7 @@
 //! From a packet to a reply: what is refused, what is asked of the catalog, and what fits (`dns.md` §2, §17; sizes are
 //! measured as sent, and whatever a size cuts off sets TC).
 
-use std::net::IpAddr;
+use std::{mem, net::IpAddr, sync::Arc};
 
 use super::{
     answer::{Answer, Asked, Data, Record, secs},
@@ -12,13 +12,14 @@ use super::{
     pack::Names,
     reverse::Reverse,
     settings::Settings,
+    tally::{Form, Road, Tally},
     wire::{
         self, Ede, HEAD_BYTES, HEADER_BYTES, Opt, PLAIN_UDP_BYTES, Parsed, QUESTION_AT, Query, Rcode, class,
         kind,
     },
     zones::{Served, StaticZones},
 };
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, count::Counter};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -74,6 +75,13 @@ pub struct Responder {
     texts: [String; 2],
     /// Off where the plain answer is to be compared with the fast one.
     fast: bool,
+    tally: Arc<Tally>,
+    /// Whether nobody else writes to that table.
+    alone: bool,
+    /// Of the question at hand.
+    form: Form,
+    /// Questions of each form since the time was last told.
+    untimed: [u32; Form::ALL.len()],
 }
 
 /// What may be said to this asker.
@@ -114,13 +122,31 @@ const CD: u8 = 0x10;
 
 impl Responder {
     pub fn new(seed: u64) -> Self {
+        Responder::with(fastrand::Rng::with_seed(seed), Arc::new(Tally::new(Road::UdpPlain)), true)
+    }
+
+    /// Counts in this table, to which nobody else writes where it is `alone`.
+    pub(super) fn counting(tally: Arc<Tally>, alone: bool) -> Self {
+        Responder::with(fastrand::Rng::new(), tally, alone)
+    }
+
+    fn with(random: fastrand::Rng, tally: Arc<Tally>, alone: bool) -> Self {
         Responder {
-            random: fastrand::Rng::with_seed(seed),
+            random,
             zones: Zones::default(),
             assembly: Assembly::default(),
             texts: Default::default(),
             fast: true,
+            tally,
+            alone,
+            form: Form::Invalid,
+            untimed: Default::default(),
         }
+    }
+
+    /// All questions since this was last called took so long.
+    pub(super) fn took(&mut self, nanos: u64) {
+        self.tally.took(&mem::take(&mut self.untimed), nanos);
     }
 
     /// Answers everything by the plain road: the judge of the fast one.
@@ -131,21 +157,42 @@ impl Responder {
     /// Puts the reply to a packet in `out`, which is cleared first and stays empty where silence is the answer.
     pub fn respond(&mut self, view: &View, asker: &Asker, packet: &[u8], out: &mut Vec<u8>) -> Outcome {
         out.clear();
+        self.form = Form::Invalid;
+        let mut qtype = 0;
         match wire::parse(packet) {
-            Parsed::Silence => return Outcome::Silent,
+            Parsed::Silence => {
+                self.count(|tally| tally.silent());
+                return Outcome::Silent;
+            }
             Parsed::NotImplemented => put_bare(out, packet, packet[2] & 0x78, Rcode::NotImp, None),
             Parsed::NoQuestion => put_bare(out, packet, 0, Rcode::Refused, None),
             Parsed::Malformed(question) => put_bare(out, packet, 0, Rcode::FormErr, question),
-            Parsed::Query(query) => match self.answer(view, asker, &query, out) {
-                None => {}
-                Some(_) if packet.len() > Errand::PACKET_BYTES_MAX => {
-                    let limits = Limits::of(view.settings, asker, &query);
-                    put_refusal(out, &query, &limits, Rcode::ServFail, 0, Some(TOO_LONG));
+            Parsed::Query(query) => {
+                qtype = query.qtype;
+                match self.answer(view, asker, &query, out) {
+                    None => {}
+                    Some(_) if packet.len() > Errand::PACKET_BYTES_MAX => {
+                        let limits = Limits::of(view.settings, asker, &query);
+                        put_refusal(out, &query, &limits, Rcode::ServFail, 0, Some(TOO_LONG));
+                    }
+                    Some(wants) => {
+                        self.untimed[self.form as usize] += 1;
+                        let (form, road) = (self.form, self.tally.road());
+                        return Outcome::Later(Box::new(Errand::new(*asker, packet, wants, form, road)));
+                    }
                 }
-                Some(wants) => return Outcome::Later(Box::new(Errand::new(*asker, packet, wants))),
-            },
+            }
         }
+        self.untimed[self.form as usize] += 1;
+        let form = self.form;
+        self.count(|tally| tally.cell(form, qtype, out));
         Outcome::Answered
+    }
+
+    #[inline]
+    fn count<'a>(&'a self, cell: impl FnOnce(&'a Tally) -> &'a Counter) {
+        let counter = cell(&self.tally);
+        if self.alone { counter.add_alone(1) } else { counter.add(1) }
     }
 
     /// `Some` where there is no reply yet.
@@ -166,6 +213,7 @@ impl Responder {
         let Some(depth) = self.zones.split(&name).filter(|_| !limits.is_for_parent(query)) else {
             return self.outside(view, query, &name, &limits, out);
         };
+        self.form = Form::Other;
         if !matches!(query.qclass, class::IN | class::ANY) {
             return refuse(out, Rcode::Refused, 0, None);
         }
@@ -174,6 +222,7 @@ impl Responder {
         }
         let Some(catalog) = view.catalog else { return refuse(out, Rcode::ServFail, AA, Some(NOT_READY)) };
         let lookup = self.zones.parse(&name, depth, query.qtype == kind::SRV);
+        self.form = form_of(&lookup);
         let asked = Asked {
             catalog,
             settings,
@@ -223,9 +272,11 @@ impl Responder {
         out: &mut Vec<u8>,
     ) -> Option<Wants> {
         let settings = view.settings;
+        self.form = Form::Outside;
         let is_in = matches!(query.qclass, class::IN | class::ANY);
         let reverse = Reverse::parse(name).filter(|_| is_in && !limits.is_for_parent(query));
         if reverse.is_some() && view.catalog.is_none() {
+            self.form = Form::Reverse;
             put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
             return None;
         }
@@ -246,6 +297,7 @@ impl Responder {
             is_in && self.zones.split(name).is_none() && !(limits.is_for_parent(query) && is_child(zone))
         });
         if let (Some(zone), true) = (served, known.as_ref().is_none_or(|known| known.items.is_empty())) {
+            self.form = Form::StaticZone;
             let from_zone = FromZone { view, query, name, limits, asked, lives_below: known.is_some() };
             return from_zone.put(zone.as_deref(), &mut self.random, out);
         }
@@ -254,11 +306,28 @@ impl Responder {
             (None, Some(reverse), Some(asked)) if limits.elsewhere == Elsewhere::Nobody => {
                 asked.no_such_reverse(&reverse)
             }
-            _ => return elsewhere(query, limits, out),
+            _ => {
+                let wants = elsewhere(query, limits, out);
+                if wants.is_some() {
+                    self.form = Form::Recursion;
+                }
+                return wants;
+            }
         };
+        self.form = Form::Reverse;
         view.mark(&mut answer);
         Reply { query, settings, limits, zone_at: QUESTION_AT, answer: &answer }.fit(out);
         None
+    }
+}
+
+fn form_of(lookup: &Lookup) -> Form {
+    match lookup {
+        Lookup::Service { .. } | Lookup::Services { .. } => Form::Service,
+        Lookup::Node(_) => Form::Node,
+        Lookup::Address(_) => Form::Address,
+        Lookup::Apex | Lookup::Servers => Form::Zone,
+        Lookup::Empty | Lookup::Nowhere => Form::Other,
     }
 }
 

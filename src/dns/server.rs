@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(target_os = "linux")]
 use super::udp_batch;
-use super::{Errands, Settings, StaticZones, listen, seats::Seats, tcp, udp};
+use super::{Counters, Errands, Road, Settings, StaticZones, listen, seats::Seats, tcp, udp};
 use crate::catalog::Catalog;
 
 /// Where names are asked: bound, and not answering yet. Each address is served by UDP and TCP, on one port.
@@ -61,6 +61,8 @@ pub struct Published {
     pub zones: Arc<ArcSwap<StaticZones>>,
     /// Set once everything that was acknowledged is in the catalog.
     pub fresh: Arc<AtomicBool>,
+    /// What is asked is counted here.
+    pub counters: Arc<Counters>,
 }
 
 impl Published {
@@ -127,11 +129,14 @@ impl Server {
     pub async fn run(self, published: Published, shutdown: CancellationToken) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         let seats = Arc::<Seats>::default();
-        let errands = Errands::new(Handle::current(), published.settings.clone(), shutdown.clone());
+        let (settings, counters) = (published.settings.clone(), published.counters.clone());
+        let errands = Errands::new(Handle::current(), settings, counters, shutdown.clone());
+        let tcp_tally = published.counters.tally(Road::Tcp);
         for socket in self.tcp {
             let listener = tokio::net::TcpListener::from_std(socket.into())?;
             let (limits, seats, published) = (self.tcp_limits.clone(), seats.clone(), published.clone());
-            tasks.spawn(tcp::serve(listener, limits, seats, published, errands.clone(), shutdown.clone()));
+            let (errands, tally) = (errands.clone(), tcp_tally.clone());
+            tasks.spawn(tcp::serve(listener, limits, seats, published, errands, tally, shutdown.clone()));
         }
         for socket in self.udp_plain {
             let socket = tokio::net::UdpSocket::from_std(socket.into())?;

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Asker, Errands, Outcome, Published, Responder, Transport, View,
     seats::{Seat, Seats, SeatsMax},
+    tally::{Tally, Watch},
 };
 
 /// What a client may take of us.
@@ -62,6 +63,7 @@ pub async fn serve(
     seats: Arc<Seats>,
     published: Published,
     errands: Errands,
+    tally: Arc<Tally>,
     shutdown: CancellationToken,
 ) {
     let most = SeatsMax { all: limits.connections_max, per_client: limits.connections_per_client_max };
@@ -80,15 +82,18 @@ pub async fn serve(
             continue;
         };
         // No seat is held for long without asking, and one address cannot take them all.
-        if let Some(seat) = seats.take(from.ip().to_canonical(), most) {
-            let shutdown = shutdown.clone();
-            let connection =
-                Connection::new(stream, seat, limits.clone(), published.clone(), errands.clone());
-            connections.spawn(async move {
-                // A client that breaks off is no fault of ours.
-                let _ = shutdown.run_until_cancelled(connection.serve()).await;
-            });
-        }
+        let Some(seat) = seats.take(from.ip().to_canonical(), most) else {
+            published.counters.turned_away.add(1);
+            continue;
+        };
+        let shutdown = shutdown.clone();
+        let responder = Responder::counting(tally.clone(), false);
+        let connection =
+            Connection::new(stream, seat, limits.clone(), published.clone(), errands.clone(), responder);
+        connections.spawn(async move {
+            // A client that breaks off is no fault of ours.
+            let _ = shutdown.run_until_cancelled(connection.serve()).await;
+        });
     }
     connections.join_all().await;
 }
@@ -121,7 +126,14 @@ const OUTBOX_BYTES: usize = 16 * 1024;
 const READ_BYTES: usize = 1024;
 
 impl Connection {
-    fn new(stream: TcpStream, seat: Seat, limits: Limits, published: Published, errands: Errands) -> Self {
+    fn new(
+        stream: TcpStream,
+        seat: Seat,
+        limits: Limits,
+        published: Published,
+        errands: Errands,
+        responder: Responder,
+    ) -> Self {
         Connection {
             replies_left: limits.replies_max,
             later: mpsc::channel(limits.errands_max.max(1)),
@@ -130,7 +142,7 @@ impl Connection {
             limits,
             published,
             errands,
-            responder: Responder::new(fastrand::u64(..)),
+            responder,
             inbox: BytesMut::new(),
             reply: Vec::new(),
             outbox: Vec::new(),
@@ -176,11 +188,13 @@ impl Connection {
 
     /// Answers the whole messages of the inbox, as far as the outbox has room.
     fn answer(&mut self) {
+        let mut watch = None;
         while self.replies_left > 0
             && self.outbox.len() < OUTBOX_BYTES
             && self.awaited < self.limits.errands_max
             && let Some(message) = next_message(&mut self.inbox)
         {
+            watch.get_or_insert_with(Watch::start);
             let Published { catalog, settings, zones, .. } = &self.published;
             let (catalog, settings, zones) = (catalog.load(), settings.load(), zones.load());
             let fresh = self.published.is_fresh();
@@ -202,6 +216,9 @@ impl Connection {
             }
             self.put(&reply);
             self.reply = reply;
+        }
+        if let Some(watch) = watch {
+            self.responder.took(watch.nanos());
         }
     }
 

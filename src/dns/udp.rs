@@ -11,7 +11,7 @@ use std::{
 use tokio::{net::UdpSocket, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Errands, Outcome, Published, Responder, Transport, View};
+use super::{Asker, Errands, Outcome, Published, Responder, Road, Transport, View, tally::Watch};
 
 #[cfg(target_os = "linux")]
 use told as packets;
@@ -29,7 +29,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(1);
 /// Answers until `shutdown`.
 pub async fn serve(socket: UdpSocket, published: Published, errands: Errands, shutdown: CancellationToken) {
     let socket = Arc::new(socket);
-    let mut responder = Responder::new(fastrand::u64(..));
+    let mut responder = Responder::counting(published.counters.tally(Road::UdpPlain), true);
     let mut packet = vec![0; 65_535];
     let mut reply = Vec::new();
     loop {
@@ -43,11 +43,13 @@ pub async fn serve(socket: UdpSocket, published: Published, errands: Errands, sh
         };
         let asker = Asker { transport: Transport::Udp, from: way.from.ip().to_canonical() };
         reply.clear();
+        let watch = Watch::start();
         let (catalog, settings) = (published.catalog.load_full(), published.settings.load_full());
         let zones = published.zones.load_full();
         let fresh = published.is_fresh();
         let view = View { catalog: catalog.as_deref(), settings: &settings, zones: &zones, fresh };
         let outcome = responder.respond(&view, &asker, &packet[..length], &mut reply);
+        responder.took(watch.nanos());
         if let Outcome::Later(errand) = outcome {
             let socket = socket.clone();
             errands.take(errand, &mut reply, move |reply| drop(packets::send_now(&socket, &reply, way)));

@@ -31,7 +31,7 @@ use nix::{
 use socket2::Socket;
 use tokio_util::sync::CancellationToken;
 
-use super::{Asker, Errands, Outcome, Published, Responder, Transport, View};
+use super::{Asker, Errands, Outcome, Published, Responder, Road, Transport, View, tally::Watch};
 
 /// The threads of this road. Dropped, they are stopped and joined.
 pub struct Threads {
@@ -130,20 +130,22 @@ fn answer(
     published: &Published,
     errands: &Errands,
 ) {
-    let mut responder = Responder::new(fastrand::u64(..));
+    let mut responder = Responder::counting(published.counters.tally(Road::UdpBatch), true);
     exchange(
         socket,
         doze,
         stopping,
+        &mut responder,
         || {
             (
+                Watch::start(),
                 published.catalog.load(),
                 published.settings.load(),
                 published.zones.load(),
                 published.is_fresh(),
             )
         },
-        |(catalog, settings, zones, fresh), from, packet, reply| {
+        |responder, (_, catalog, settings, zones, fresh), from, packet, reply| {
             let asker = Asker { transport: Transport::Udp, from: from.ip() };
             let view = View { catalog: catalog.as_deref(), settings, zones, fresh: *fresh };
             if let Outcome::Later(errand) = responder.respond(&view, &asker, packet, reply) {
@@ -154,6 +156,7 @@ fn answer(
                 });
             }
         },
+        |responder, (watch, ..)| responder.took(watch.nanos()),
     );
 }
 
@@ -170,13 +173,16 @@ const PACKET_STRIDE: usize = PACKET_BYTES_MAX + 1 + 3 * 64;
 const ERROR_PAUSE: Duration = Duration::from_millis(1);
 
 /// Moves batches until `stopping` is set, and the socket shut down or the doze ended. `snapshot` is taken once a batch and
-/// not held while waiting for the next; `respond` is called once a packet, with an empty reply that it may leave empty.
-pub fn exchange<S>(
+/// not held while waiting for the next; `respond` is called once a packet, with an empty reply that it may leave empty;
+/// `done` gets the snapshot back when the batch is answered, before it is sent. Both share `state`.
+pub fn exchange<T, S>(
     socket: &Socket,
     doze: Option<&Doze>,
     stopping: &AtomicBool,
+    state: &mut T,
     snapshot: impl Fn() -> S,
-    mut respond: impl FnMut(&S, SocketAddr, &[u8], &mut Vec<u8>),
+    respond: impl Fn(&mut T, &S, SocketAddr, &[u8], &mut Vec<u8>),
+    done: impl Fn(&mut T, S),
 ) {
     let mut packets = vec![0; PACKET_STRIDE * BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
@@ -207,9 +213,9 @@ pub fn exchange<S>(
         for message in received {
             let (Some(asker), Some(packet)) = (message.address, message.iovs().next()) else { continue };
             let Some(from) = socket_addr(&asker) else { continue };
-            replies.add(asker, |reply| respond(&snapshot, from, packet, reply));
+            replies.add(asker, |reply| respond(state, &snapshot, from, packet, reply));
         }
-        drop(snapshot);
+        done(state, snapshot);
         replies.send(socket.as_raw_fd());
     }
 }

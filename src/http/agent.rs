@@ -6,7 +6,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Text},
+    catalog::{Check, Command, Reply, Service, Status, Subscribe, Text},
     check::{Definition, ServiceDefinition},
 };
 
@@ -25,12 +25,6 @@ pub trait Agent: Subscribe {
 
     /// Where every server that has a voice answers the others.
     fn peers(&self) -> Vec<SocketAddr>;
-
-    /// Every server that has a voice, or may come to one.
-    fn servers(&self) -> Vec<ServerStatus>;
-
-    /// Where a node says that it is; it is in the catalog a little later, if the node is.
-    fn update_coordinate(&self, coordinate: NodeCoordinate);
 
     /// What is registered on this agent, by id; indexes are of no meaning.
     fn services(&self) -> Vec<Arc<Service>>;
@@ -72,6 +66,12 @@ pub trait Agent: Subscribe {
 
     /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
     fn members(&self, wan: bool) -> Vec<Member>;
+
+    /// Figures of the last whole interval, as JSON.
+    fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>>;
+
+    /// Figures up to now, in Prometheus' text form; `None` where that is not wanted.
+    fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>>;
 }
 
 /// Why an agent did not do what it was asked. `Display` is Consul's text where clients match on it.
@@ -95,27 +95,6 @@ pub struct Member {
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     pub tags: Vec<(Text, Text)>,
-}
-
-/// A server, as the others know it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServerStatus {
-    pub id: Uuid,
-    pub node: Text,
-    /// Where it answers the others.
-    pub address: SocketAddr,
-    /// Of the Consul that it is compatible with.
-    pub version: Text,
-    pub leads: bool,
-    /// Whether it has a voice.
-    pub votes: bool,
-    /// Whether it is alive, and has what the leader has.
-    pub healthy: bool,
-    /// Of the last entry in its log.
-    pub last_term: u64,
-    pub last_index: u64,
-    /// Since when it has been healthy, or has not, as RFC 3339 has it.
-    pub stable_since: Text,
 }
 
 /// What an agent says of itself.

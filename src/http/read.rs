@@ -28,8 +28,6 @@ pub enum Scope {
     NodeChecks(Key),
     ServiceChecks(Key),
     State(String),
-    Coordinates,
-    Coordinate(Key),
 }
 
 impl Call {
@@ -45,15 +43,17 @@ impl Call {
             return Err(Fault::failed("No cluster leader"));
         }
         let catalog = self.awaited(&scope, &options).await;
-        let reply = Reply::json(|json| write(&catalog, json))
+        let consistency = match options.consistency {
+            Consistency::Leader => "leader",
+            Consistency::Stale => "stale",
+            Consistency::Consistent => "consistent",
+        };
+        Ok(Reply::json(|json| write(&catalog, json))
             .with("x-consul-index", scope.index(&catalog))
             .with("x-consul-knownleader", self.api.agent.leader().is_some())
             .with("x-consul-lastcontact", 0)
-            .with("x-consul-query-backend", "blocking-query");
-        Ok(match scope {
-            Scope::Coordinates | Scope::Coordinate(_) => reply,
-            _ => reply.with("x-consul-effective-consistency", options.consistency.as_str()),
-        })
+            .with("x-consul-effective-consistency", consistency)
+            .with("x-consul-query-backend", "blocking-query"))
     }
 
     /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
@@ -94,7 +94,7 @@ pub fn jitter(wait: Duration) -> Duration {
 
 impl Scope {
     /// Never 0: to clients that means no index at all.
-    pub fn index(&self, catalog: &Catalog) -> u64 {
+    fn index(&self, catalog: &Catalog) -> u64 {
         let newest = |tables: &[Table]| tables.iter().map(|table| catalog.table_index(*table)).max();
         let index = match self {
             Scope::Nodes => newest(&[Table::Nodes]),
@@ -110,7 +110,6 @@ impl Scope {
                 Some(find_node(catalog, asked).map_or(catalog.node_gone(), |home| home.index()))
             }
             Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
-            Scope::Coordinates | Scope::Coordinate(_) => newest(&[Table::Coordinates]),
         };
         index.unwrap_or(0).max(1)
     }
@@ -131,8 +130,6 @@ impl Scope {
             Scope::ServiceChecks(key) => vec![Topic::Service(key.clone())],
             Scope::State(state) if state == ANY => vec![Topic::Checks],
             Scope::State(state) => vec![Topic::State(Status::from(state.as_str()))],
-            Scope::Coordinates => vec![Topic::Coordinates],
-            Scope::Coordinate(node) => vec![Topic::Coordinate(node.clone())],
         }
     }
 }

@@ -1,14 +1,14 @@
 //! From a request's line to its handler, by a table of paths; and what is answered where no handler is reached: unclean
 //! and unknown paths, wrong methods, Enterprise parameters (`http-api.md` §1, §2.3).
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, VARY},
+    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, VARY},
 };
 use tokio::{
     sync::Semaphore,
@@ -69,11 +69,10 @@ impl Router {
         Router { bodies: Semaphore::new(bodies_max), api }
     }
 
-    /// `from` is who is connected, where that has an address.
-    pub async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let gzip = accepts_gzip(request.headers());
         let mut reply = match line(&request) {
-            Ok((route, rest)) => self.known(route, rest, request, from).await,
+            Ok((route, rest)) => self.known(route, rest, request).await,
             Err(reply) => reply,
         };
         reply.headers.extend(self.api.settings.load().response_headers.iter().cloned());
@@ -81,33 +80,20 @@ impl Router {
     }
 
     /// The answer of a path that exists.
-    async fn known(
-        &self,
-        route: &Route,
-        rest: String,
-        request: Request<Incoming>,
-        from: Option<IpAddr>,
-    ) -> Reply {
+    async fn known(&self, route: &Route, rest: String, request: Request<Incoming>) -> Reply {
         let raw_query = request.uri().query().unwrap_or_default().to_string();
         let Some(query) = Query::parse(&raw_query) else {
             return known_headers(Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty));
         };
         let pretty = self.api.settings.load().pretty || query.has("pretty");
-        let mut reply = self.called(route, rest, query, request, from).await.unwrap_or_else(Reply::from);
+        let mut reply = self.called(route, rest, query, request).await.unwrap_or_else(Reply::from);
         if let (true, Body::Json(json)) = (pretty, &mut reply.body) {
             *json = encode::pretty(json);
         }
         known_headers(reply)
     }
 
-    async fn called(
-        &self,
-        route: &Route,
-        rest: String,
-        query: Query,
-        request: Request<Incoming>,
-        from: Option<IpAddr>,
-    ) -> Outcome {
+    async fn called(&self, route: &Route, rest: String, query: Query, request: Request<Incoming>) -> Outcome {
         let allow = || format!("OPTIONS,{}", route.methods.join(","));
         if request.method() == Method::OPTIONS {
             return Ok(Reply::empty().with("allow", allow()));
@@ -117,11 +103,11 @@ impl Router {
             return Ok(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
         }
         route.refuses.check(&query, request.headers())?;
-        let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
+        let api = self.api.clone();
+        let wants_openmetrics = wants_openmetrics(request.headers());
         if request.method() == Method::GET {
             drop(request); // its headers hold the buffer that they were read into
-            return (route.handler)(Call { api, rest, query, source, is_get: true, body: Bytes::new() })
-                .await;
+            return (route.handler)(Call { api, rest, query, wants_openmetrics, body: Bytes::new() }).await;
         }
         let (body_wait, bytes_max) = {
             let limits = &self.api.settings.load().limits;
@@ -133,7 +119,7 @@ impl Router {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
         match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
-            Ok(Ok(body)) => (route.handler)(Call { api, rest, query, source, is_get: false, body }).await,
+            Ok(Ok(body)) => (route.handler)(Call { api, rest, query, wants_openmetrics, body }).await,
             Ok(Err(fault)) => Ok(Reply::from(fault).last()),
             Err(_) => {
                 Ok(Reply::from(Fault::new(StatusCode::REQUEST_TIMEOUT, "Request body took too long")).last())
@@ -285,12 +271,6 @@ async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> R
     }
 }
 
-/// Whom a proxy asks for: the first that it names.
-fn asked_for(headers: &HeaderMap) -> Option<IpAddr> {
-    let named = headers.get("x-forwarded-for")?.to_str().ok()?;
-    named.split(',').next()?.trim().parse().ok()
-}
-
 /// `gzip` by name, and not at a quality of 0.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -299,6 +279,21 @@ fn accepts_gzip(headers: &HeaderMap) -> bool {
         let zero =
             quality.trim().strip_prefix("q=").and_then(|quality| quality.parse::<f32>().ok()) == Some(0.0);
         name.trim().eq_ignore_ascii_case("gzip") && !zero
+    })
+}
+
+/// By either of the types in which Prometheus' text may be asked for.
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|kind| {
+        let mut parts = kind.split(';').map(|part| part.trim().to_ascii_lowercase());
+        match parts.next().as_deref() {
+            Some("application/openmetrics-text") => true,
+            Some("text/plain") => {
+                parts.next().is_some_and(|version| ["version=0.4.0", "version=0.0.4"].contains(&&*version))
+            }
+            _ => false,
+        }
     })
 }
 
@@ -352,6 +347,19 @@ mod tests {
         paths.sort();
         paths.dedup();
         assert_eq!(paths.len(), all);
+    }
+
+    #[test]
+    fn prometheus_is_known_by_what_it_accepts() {
+        let wants = |value: &'static str| {
+            wants_openmetrics(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(value))]))
+        };
+        assert!(
+            wants("application/openmetrics-text;version=1.0.0,*/*;q=0.1")
+                && wants("text/plain; version=0.0.4")
+        );
+        assert!(wants("text/html, TEXT/PLAIN;version=0.4.0"));
+        assert!(!wants("text/plain") && !wants("*/*") && !wants("text/plain;version=1"));
     }
 
     #[test]

@@ -1,19 +1,16 @@
 //! One task turns all commands that wait into one log entry, with one entry under way at a time: while it is written
 //! the next batch gathers. Measured against an entry per command, that is six times the writes.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use openraft::error::{ClientWriteError, RaftError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{Types, log, snapshot::Snapshots, space::Space};
+use super::{Counters, Types, log, snapshot::Snapshots, space::Space};
 use crate::catalog::{Command, Reply};
 
 /// Why a command is not known to be applied.
@@ -39,6 +36,29 @@ pub enum ProposeError {
     Stopped,
 }
 
+impl ProposeError {
+    pub const ALL: [ProposeError; 6] = [
+        ProposeError::NoLeader,
+        ProposeError::Overloaded,
+        ProposeError::DiskFull,
+        ProposeError::Unknown,
+        ProposeError::Late,
+        ProposeError::Stopped,
+    ];
+
+    /// For figures.
+    pub fn word(self) -> &'static str {
+        match self {
+            ProposeError::NoLeader => "no_leader",
+            ProposeError::Overloaded => "overloaded",
+            ProposeError::DiskFull => "disk_full",
+            ProposeError::Unknown => "unknown",
+            ProposeError::Late => "late",
+            ProposeError::Stopped => "stopped",
+        }
+    }
+}
+
 pub struct Proposal {
     command: Command,
     bytes: usize,
@@ -51,8 +71,7 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// `None` where nothing is kept on a disk.
     pub kept: Option<(Snapshots, Space)>,
-    /// Commands that were refused because too little was free.
-    pub refused: Arc<AtomicU64>,
+    pub counters: Arc<Counters>,
 }
 
 /// Commands in one log entry; what follows waits for the next.
@@ -63,7 +82,19 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Whoever proposed waits so long for the disk.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-pub async fn propose(proposals: &mpsc::Sender<Proposal>, command: Command) -> Result<Reply, ProposeError> {
+pub async fn propose(
+    proposals: &mpsc::Sender<Proposal>,
+    command: Command,
+    counters: &Counters,
+) -> Result<Reply, ProposeError> {
+    let answer = put(proposals, command).await;
+    if let Err(error) = answer {
+        counters.refused(error).add(1);
+    }
+    answer
+}
+
+async fn put(proposals: &mpsc::Sender<Proposal>, command: Command) -> Result<Reply, ProposeError> {
     let (reply, answered) = oneshot::channel();
     let bytes = log::bytes_of(&command);
     proposals.try_send(Proposal { command, bytes, reply }).map_err(|error| match error {
@@ -96,11 +127,10 @@ pub async fn run(
             bounds.tell_of_space(is_short);
         }
         if is_short {
-            bounds.refused.fetch_add(batch.len() as u64, Ordering::Relaxed);
             batch.into_iter().for_each(|proposal| answer(proposal.reply, Err(ProposeError::DiskFull)));
             continue;
         }
-        write(&raft, batch).await;
+        write(&raft, batch, &bounds.counters).await;
         let log_bytes = bounds.log.bytes();
         if log_bytes < begun_at {
             begun_at = 0;
@@ -166,10 +196,13 @@ async fn gather(waiting: &mut mpsc::Receiver<Proposal>) -> Option<Vec<Proposal>>
     Some(batch)
 }
 
-async fn write(raft: &openraft::Raft<Types>, batch: Vec<Proposal>) {
+async fn write(raft: &openraft::Raft<Types>, batch: Vec<Proposal>, counters: &Counters) {
+    let start = Instant::now();
     let (commands, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|it| (it.command, it.reply)).unzip();
     match raft.client_write(commands).await {
         Ok(written) => {
+            counters.commit.record_time(start.elapsed());
+            counters.entry_commands.record(callers.len() as u64);
             for (caller, reply) in callers.into_iter().zip(written.data) {
                 answer(caller, Ok(reply));
             }

@@ -21,6 +21,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
+    time::Instant,
 };
 
 use openraft::{LogId, Vote, storage::LogFlushed};
@@ -28,6 +29,7 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Stora
 use tokio::sync::{oneshot, watch};
 
 use super::{Types, stored};
+use crate::count::Spread;
 
 /// A log file and its writer.
 pub struct Disk {
@@ -39,6 +41,7 @@ pub struct Disk {
     /// What is known to be committed: goes along with the next transaction.
     committed: Arc<Mutex<Option<LogId<u64>>>>,
     failure: watch::Receiver<Option<String>>,
+    syncs: Arc<Spread>,
 }
 
 struct Open {
@@ -137,6 +140,7 @@ impl Disk {
         let (failed, failure) = watch::channel(None);
         let safe = Arc::new(AtomicU64::new(found.last.map_or(0, |last| last.index + 1)));
         let committed = Arc::default();
+        let syncs = Arc::default();
         let writer = Writer {
             database: database.clone(),
             waiting,
@@ -145,11 +149,12 @@ impl Disk {
             number,
             note,
             failed,
+            syncs: Arc::clone(&syncs),
         };
         let thread = thread::Builder::new().name("raft-log".into()).spawn(move || writer.run());
         let thread = thread.map_err(|error| DiskError::Io(path.clone(), error))?;
         let open = Mutex::new(Some(Open { database, jobs, thread }));
-        Ok((Disk { path, open, safe, committed, failure }, found))
+        Ok((Disk { path, open, safe, committed, failure, syncs }, found))
     }
 
     /// Entries below this index are safe.
@@ -160,6 +165,11 @@ impl Disk {
     /// Why the writer ended, once it has.
     pub fn failure(&self) -> watch::Receiver<Option<String>> {
         self.failure.clone()
+    }
+
+    /// What each transaction took, in nanoseconds.
+    pub fn syncs(&self) -> Arc<Spread> {
+        self.syncs.clone()
     }
 
     /// `done` is told when the entries, in the form of [`stored`], are safe.
@@ -301,6 +311,7 @@ struct Writer {
     number: u64,
     note: Note,
     failed: watch::Sender<Option<String>>,
+    syncs: Arc<Spread>,
 }
 
 impl Writer {
@@ -329,7 +340,13 @@ impl Writer {
     /// One transaction, synced; what is noted afterwards was safe.
     fn write(&mut self, jobs: &[Job]) -> Result<(), String> {
         let number = self.number + 1;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the disk is the rim; how long it took decides nothing"
+        )]
+        let start = Instant::now();
         let safe = self.commit(jobs, number).map_err(|error| error.to_string())?;
+        self.syncs.record_time(start.elapsed());
         self.number = number;
         if let Some(safe) = safe {
             self.safe.store(safe, Ordering::Release);

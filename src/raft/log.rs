@@ -22,6 +22,7 @@ use super::{
     disk::{Disk, Found},
     stored,
 };
+use crate::count::Spread;
 
 /// A handle; clones share the log.
 #[derive(Clone, Default)]
@@ -105,6 +106,11 @@ impl Log {
     /// Why nothing can be written any more, once that is so.
     pub fn failure(&self) -> Option<watch::Receiver<Option<String>>> {
         self.0.disk.as_ref().map(Disk::failure)
+    }
+
+    /// What the disk took for each transaction, in nanoseconds; `None` where there is no disk.
+    pub fn syncs(&self) -> Option<Arc<Spread>> {
+        self.0.disk.as_ref().map(Disk::syncs)
     }
 
     fn rows<T>(&self, read: impl FnOnce(&mut Rows) -> T) -> T {

@@ -13,13 +13,18 @@ use super::{
     Published, Types, Waiters,
     snapshot::{SnapshotError, Snapshots},
 };
-use crate::catalog::{Catalog, Reply, Topic};
+use crate::{
+    catalog::{Catalog, Reply, Topic},
+    count::Counter,
+};
 
 pub struct Machine {
     catalog: Catalog,
     applied: Option<LogId<u64>>,
     membership: StoredMembership<u64, BasicNode>,
     publisher: Publisher,
+    /// How many snapshots were taken, and are safe.
+    written: Arc<Counter>,
     /// Where snapshots are kept; in memory, where there is no such place.
     snapshots: Option<Snapshots>,
     /// The newest, where it is in memory: always without a disk; with one, until it was asked for once.
@@ -32,6 +37,7 @@ pub struct Taken {
     meta: SnapshotMeta<u64, BasicNode>,
     catalog: Catalog,
     snapshots: Option<Snapshots>,
+    written: Arc<Counter>,
 }
 
 type Stored<T> = Result<T, StorageError<u64>>;
@@ -43,6 +49,7 @@ impl Machine {
             applied: None,
             membership: StoredMembership::default(),
             publisher: Publisher { published, waiters, retired: Vec::new() },
+            written: Arc::default(),
             snapshots: None,
             taken: None,
         }
@@ -55,10 +62,16 @@ impl Machine {
     pub fn recover(&mut self, snapshots: Snapshots) -> Result<(), SnapshotError> {
         if let Some((meta, catalog)) = snapshots.newest()? {
             self.replace(&meta, catalog);
-            self.taken = Some(Taken { meta, catalog: self.catalog.clone(), snapshots: None });
+            let (catalog, written) = (self.catalog.clone(), self.written.clone());
+            self.taken = Some(Taken { meta, catalog, snapshots: None, written });
         }
         self.snapshots = Some(snapshots);
         Ok(())
+    }
+
+    /// How many snapshots were taken so far.
+    pub fn written(&self) -> &Arc<Counter> {
+        &self.written
     }
 
     /// The last entry that the catalog holds.
@@ -118,7 +131,8 @@ impl RaftStateMachine<Types> for Machine {
             last_membership: self.membership.clone(),
             snapshot_id: id,
         };
-        let taken = Taken { meta, catalog: self.catalog.clone(), snapshots: self.snapshots.clone() };
+        let (catalog, snapshots) = (self.catalog.clone(), self.snapshots.clone());
+        let taken = Taken { meta, catalog, snapshots, written: self.written.clone() };
         self.taken = self.snapshots.is_none().then(|| taken.clone());
         taken
     }
@@ -132,7 +146,8 @@ impl RaftStateMachine<Types> for Machine {
         meta: &SnapshotMeta<u64, BasicNode>,
         catalog: Box<Catalog>,
     ) -> Stored<()> {
-        let taken = Taken { meta: meta.clone(), catalog: *catalog, snapshots: self.snapshots.clone() };
+        let (snapshots, written) = (self.snapshots.clone(), self.written.clone());
+        let taken = Taken { meta: meta.clone(), catalog: *catalog, snapshots, written };
         let kept = taken.keep().await;
         kept.map_err(|text| StorageIOError::write_snapshot(Some(meta.signature()), AnyError::error(text)))?;
         self.replace(meta, taken.catalog.clone());
@@ -163,6 +178,7 @@ impl RaftSnapshotBuilder<Types> for Taken {
             tracing::error!(error, "the log is not cut, and grows until a snapshot can be written");
             return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: Box::default() });
         }
+        self.written.add(1);
         Ok(self.clone().into_snapshot())
     }
 }
@@ -195,9 +211,6 @@ impl Publisher {
     fn publish(&mut self, catalog: Catalog, topics: &AHashSet<Topic>) {
         self.retired.extend(self.published.swap(Some(Arc::new(catalog))));
         self.retired.retain(|old| Arc::strong_count(old) > 1);
-        match topics.contains(&Topic::Everything) {
-            true => self.waiters.wake_all(),
-            false => drop(self.waiters.wake(topics)),
-        }
+        self.waiters.wake(topics);
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod batch;
+mod counters;
 mod disk;
 mod log;
 mod machine;
@@ -23,7 +24,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Catalog, Command, Reply, Subscribe, Subscription, Topic};
 
 pub use batch::ProposeError;
+pub use counters::Counters;
 pub use waiters::{Wait, Waiters};
 
 openraft::declare_raft_types!(
@@ -85,7 +87,7 @@ pub struct Raft {
     /// The end of the log when it was opened: what is published is not fresh before it was applied.
     tail: Option<LogId<u64>>,
     fresh: Arc<AtomicBool>,
-    refused: Arc<AtomicU64>,
+    counters: Arc<Counters>,
     address: SocketAddr,
     may_begin: bool,
 }
@@ -102,19 +104,9 @@ struct Kept {
 pub struct Stats {
     /// What the log holds now, as written out.
     pub log_bytes: usize,
-    /// Commands that were refused because too little was free on the disk.
-    pub refused_for_space: u64,
-}
-
-/// Where this server stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    pub address: SocketAddr,
-    pub leads: bool,
-    /// Of the newest entry that was applied.
-    pub last_term: u64,
-    /// Of the newest entry in the log.
+    /// Of the newest entry, and of the newest that is applied.
     pub last_index: u64,
+    pub applied_index: u64,
 }
 
 /// The only voter's id; ids of several servers come with their membership.
@@ -158,6 +150,7 @@ impl Raft {
         let Settings { address, log_bytes_max, may_begin, folder, .. } = settings;
         let (published, waiters) = (Published::default(), Arc::new(Waiters::default()));
         let mut machine = machine::Machine::new(published.clone(), waiters.clone());
+        let snapshots = machine.written().clone();
         let (log, kept) = match kept {
             None => (log::Log::default(), None),
             Some(Kept { log, snapshots, space }) => {
@@ -172,6 +165,7 @@ impl Raft {
                 (log, Some((snapshots, space)))
             }
         };
+        let counters = Arc::new(Counters::new(log.syncs().unwrap_or_default(), snapshots));
         let config = Config {
             cluster_name: "lictor".into(),
             heartbeat_interval: HEARTBEAT.as_millis() as u64,
@@ -190,13 +184,12 @@ impl Raft {
             .await
             .map_err(|error| error.to_string())?;
         let (proposals, waiting) = mpsc::channel(PROPOSALS_MAX);
-        let refused = Arc::default();
         let bounds =
-            batch::Bounds { log: log.clone(), bytes_max: log_bytes_max, kept, refused: Arc::clone(&refused) };
+            batch::Bounds { log: log.clone(), bytes_max: log_bytes_max, kept, counters: counters.clone() };
         let task = tokio::spawn(batch::run(consensus.clone(), bounds, waiting, shutdown));
         let fresh = Arc::default();
         let raft =
-            Raft { proposals, published, waiters, consensus, log, tail, fresh, refused, address, may_begin };
+            Raft { proposals, published, waiters, consensus, log, tail, fresh, counters, address, may_begin };
         Ok((raft, task))
     }
 
@@ -253,7 +246,7 @@ impl Raft {
     /// # Errors
     /// Where it is not known to have been applied; see [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
-        batch::propose(&self.proposals, command).await
+        batch::propose(&self.proposals, command, &self.counters).await
     }
 
     /// The newest applied catalog.
@@ -281,19 +274,17 @@ impl Raft {
         self.consensus.metrics().borrow().current_leader == Some(VOTER)
     }
 
-    pub fn status(&self) -> Status {
-        let metrics = self.consensus.metrics().borrow().clone();
-        let last = metrics.last_applied.unwrap_or_default();
-        Status {
-            address: self.address,
-            leads: metrics.current_leader == Some(VOTER),
-            last_term: last.leader_id.term,
-            last_index: metrics.last_log_index.unwrap_or(0).max(last.index),
+    pub fn stats(&self) -> Stats {
+        Stats {
+            log_bytes: self.log.bytes(),
+            last_index: self.log.last().map_or(0, |last| last.index),
+            applied_index: self.consensus.metrics().borrow().last_applied.map_or(0, |applied| applied.index),
         }
     }
 
-    pub fn stats(&self) -> Stats {
-        Stats { log_bytes: self.log.bytes(), refused_for_space: self.refused.load(Ordering::Relaxed) }
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
     }
 }
 

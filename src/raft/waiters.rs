@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::catalog::{Blob, Topic, Woken};
+use crate::{
+    catalog::{Blob, Topic, Woken},
+    count::Counter,
+};
 
 #[derive(Default)]
 pub struct Waiters {
@@ -22,6 +25,8 @@ pub struct Waiters {
     prefixes: Mutex<BTreeMap<usize, usize>>,
     /// How often the whole catalog was replaced.
     replaced: AtomicU64,
+    gone: Counter,
+    woken: Counter,
 }
 
 /// A registration for some topics. Register first, then read the catalog, then wait: a change in between is not
@@ -65,6 +70,7 @@ impl Waiters {
                 woken += trees.map(|tree| self.wake_one(&tree)).sum::<usize>();
             }
         }
+        self.woken.add(woken as u64);
         woken
     }
 
@@ -75,11 +81,23 @@ impl Waiters {
         waiting.map_or(0, HashMap::len)
     }
 
+    /// Registrations that wait now.
+    pub fn waiting(&self) -> u64 {
+        let gone = self.gone.get();
+        self.next.load(Ordering::Relaxed).saturating_sub(gone)
+    }
+
+    /// How often one was woken, once for each of its topics that changed.
+    pub fn woken(&self) -> u64 {
+        self.woken.get()
+    }
+
     /// Wakes everyone: the whole catalog was replaced.
     pub(super) fn wake_all(&self) {
         self.replaced.fetch_add(1, Ordering::AcqRel);
         for shard in &self.shards {
             let shard = lock(shard);
+            self.woken.add(shard.values().map(HashMap::len).sum::<usize>() as u64);
             shard.values().flat_map(HashMap::values).for_each(|notify| notify.notify_one());
         }
     }
@@ -126,6 +144,7 @@ impl Drop for Wait {
                 }
             }
         }
+        self.waiters.gone.add(1);
     }
 }
 
@@ -162,8 +181,9 @@ mod tests {
         );
         waiters.wake_all();
         assert_eq!(db.changed().await, Woken::ByReplacement);
+        assert_eq!((waiters.waiting(), waiters.woken()), (2, 5));
         drop((web_too, db));
-        assert_eq!(waiters.topics(), 0);
+        assert_eq!((waiters.topics(), waiters.waiting()), (0, 0));
     }
 
     #[tokio::test]

@@ -10,16 +10,11 @@ use std::{
 };
 
 use lictor::{
-    catalog::{
-        Catalog, Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
-        Topic, Woken,
-    },
+    catalog::{Catalog, Check, Command, Reply, Service, Status, Subscribe, Subscription, Text, Topic, Woken},
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Failure, Member, Pending},
 };
 use tokio::sync::{broadcast, watch};
-
-const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
 
 pub struct Memory {
     catalog: Mutex<Catalog>,
@@ -169,27 +164,6 @@ impl Agent for Memory {
         self.leader().into_iter().collect()
     }
 
-    fn servers(&self) -> Vec<ServerStatus> {
-        vec![ServerStatus {
-            id: OWN_ID.parse().unwrap(),
-            node: "oak".into(),
-            address: ([10, 0, 0, 1], 8300).into(),
-            version: "1.16.4".into(),
-            leads: self.leader().is_some(),
-            votes: true,
-            healthy: self.leader().is_some(),
-            last_term: 2,
-            last_index: 17,
-            stable_since: "2026-01-02T03:04:05Z".into(),
-        }]
-    }
-
-    fn update_coordinate(&self, coordinate: NodeCoordinate) {
-        let told = Command::Coordinates(vec![coordinate]);
-        let (_, changes) = self.catalog.lock().unwrap().apply(told);
-        let _nobody_waits = self.changes.send(Some(changes.topics));
-    }
-
     fn services(&self) -> Vec<Arc<Service>> {
         self.services.lock().unwrap().values().cloned().collect()
     }
@@ -273,11 +247,19 @@ impl Agent for Memory {
         self.done(if led { Ok(()) } else { Err(Failure::Other("a.hcl:3: unknown key".into())) })
     }
 
+    fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>> {
+        self.done(br#"{"Timestamp":"T","Gauges":[]}"#.to_vec())
+    }
+
+    fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {
+        self.done(self.led.load(Ordering::SeqCst).then(|| "# TYPE a gauge\na 1\n".to_string()))
+    }
+
     fn about(&self) -> About {
         let pair = |key: &str, value: &str| (Text::from(key), Text::from(value));
         About {
             node: "oak".into(),
-            id: OWN_ID.parse().ok(),
+            id: "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11".parse().ok(),
             version: "1.16.4".into(),
             server: true,
             dns_domain: "consul.".into(),

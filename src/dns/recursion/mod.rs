@@ -40,6 +40,8 @@ use health::{Change, Health};
 use message::{Age, Key, Mark, Message};
 use race::{Race, Step};
 
+use super::tally::Counters;
+
 pub use cache::{Failure, Known};
 pub use message::Question;
 pub use settings::{Network, Recursion, Strategy};
@@ -55,6 +57,7 @@ struct Shared {
     tasks: TaskTracker,
     stop: CancellationToken,
     mark: Mark,
+    counters: Arc<Counters>,
     state: Mutex<State>,
     /// One for each recursor that is being asked.
     sockets: Arc<Semaphore>,
@@ -76,7 +79,12 @@ const HEDGE_PART: u32 = 8;
 
 impl Recursor {
     /// Its tasks are `tasks`', and end when `stop` is cancelled.
-    pub fn new(runtime: Handle, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub fn new(
+        runtime: Handle,
+        tasks: TaskTracker,
+        counters: Arc<Counters>,
+        stop: CancellationToken,
+    ) -> Self {
         let state = State {
             recursors: Vec::new(),
             cache: Cache::default(),
@@ -86,7 +94,7 @@ impl Recursor {
         };
         let mark = Mark::new(uuid::Uuid::new_v4().as_u64_pair().1);
         let (state, sockets) = (Mutex::new(state), Arc::new(Semaphore::new(SOCKETS_MAX)));
-        Recursor { shared: Arc::new(Shared { runtime, tasks, stop, mark, state, sockets }) }
+        Recursor { shared: Arc::new(Shared { runtime, tasks, stop, mark, counters, state, sockets }) }
     }
 
     /// Whether a packet is a question of ours that came back.
@@ -96,7 +104,9 @@ impl Recursor {
 
     /// What is known without asking.
     pub fn known(&self, question: &Question, settings: &Recursion) -> Option<Known> {
-        self.shared.state_for(settings).cache.get(&question.key(), now())
+        let known = self.shared.state_for(settings).cache.get(&question.key(), now());
+        self.shared.counters.cache_hits.add(known.is_some().into());
+        known
     }
 
     /// Asks, or waits with others who asked the same.
@@ -105,8 +115,10 @@ impl Recursor {
         let mut flight = {
             let mut state = self.shared.state_for(settings);
             if let Some(known) = state.cache.get(&key, now()) {
+                self.shared.counters.cache_hits.add(1);
                 return known;
             }
+            self.shared.counters.cache_misses.add(1);
             match state.flights.get(&key) {
                 Some(flight) => flight.clone(),
                 None => self.shared.take_off(&mut state, key, question, settings),

@@ -314,7 +314,11 @@ async fn a_full_disk_refuses_writes_and_recovers() {
     for _ in 0..3 {
         assert_eq!(raft.propose(whole("birch", 80)).await, Err(ProposeError::DiskFull));
     }
-    assert_eq!((raft.stats().refused_for_space, disk.syncs()), (3, syncs), "nothing is written");
+    assert_eq!(
+        (raft.counters().refused(ProposeError::DiskFull).get(), disk.syncs()),
+        (3, syncs),
+        "nothing is written"
+    );
     assert!(raft.catalog().node("ash").is_some());
     free.store(1_000, Ordering::Relaxed);
     raft.propose(whole("birch", 80)).await.unwrap().unwrap();
