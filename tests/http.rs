@@ -65,7 +65,10 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { agent canonical catalog decoding filter health metrics parameters register status transport }
+scripts! {
+    agent canonical catalog coordinate decoding filter health metrics operator parameters register status
+    transport
+}
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
 const DB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"db","Port":5432}}"#;
@@ -505,4 +508,44 @@ fn a_port_in_use_says_which_and_what_moves_it() {
     for part in [taken.to_string().as_str(), "ports.http", "-http-port"] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn coordinates_can_be_turned_off() {
+    let api = Running::start(Settings { coordinates: false, ..Settings::default() });
+    for path in ["datacenters", "nodes", "node/oak"] {
+        let answer = get(api.addr, &format!("/v1/coordinate/{path}")).await;
+        assert_eq!((answer.status, answer.text()), (401, "Coordinate support disabled"));
+    }
+    assert_eq!(put(api.addr, "/v1/coordinate/update", "{}").await.status, 401);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_coordinate_that_is_told_anew_wakes_who_waits_for_it() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let told = |x: u8| format!(r#"{{"Node":"oak","Coord":{{"Vec":[{x},0,0,0,0,0,0,0]}}}}"#);
+    put(api.addr, "/v1/coordinate/update", &told(1)).await;
+    for path in ["/v1/coordinate/nodes", "/v1/coordinate/node/oak"] {
+        let index = get(api.addr, path).await.header("x-consul-index").unwrap().parse().unwrap();
+        let asked = wait_for(&api, path, index).await;
+        put(api.addr, "/v1/coordinate/update", &told(index as u8)).await;
+        assert!(answered(asked).await.text().contains(&format!("[{index},0")));
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn servers_that_nobody_leads_are_not_healthy() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    api.agent.led.store(false, Ordering::SeqCst);
+    for path in ["raft/configuration", "autopilot/configuration", "autopilot/health", "usage"] {
+        let answer = get(api.addr, &format!("/v1/operator/{path}")).await;
+        assert_eq!((answer.status, answer.text()), (500, "No cluster leader"), "{path}");
+    }
+    let health = get(api.addr, "/v1/operator/autopilot/health?stale").await;
+    assert!(health.status == 429 && health.text().contains("\"Healthy\":false"), "{}", health.text());
+    api.stop().await;
 }

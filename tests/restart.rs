@@ -459,3 +459,22 @@ fn a_kept_script_runs_only_while_scripts_may() {
     put(&agent, "/v1/agent/reload", "");
     assert_eq!(said(&agent), refused);
 }
+
+/// What the catalog holds beside registrations is there again, too.
+#[test]
+fn what_operators_and_nodes_said_comes_back() {
+    let data = Data::new();
+    let start = || Agent::start(&["-server", "-bootstrap-expect=1", &data.flag()]);
+    let agent = start();
+    put(&agent, "/v1/operator/autopilot/configuration", r#"{"MinQuorum":3}"#);
+    put(&agent, "/v1/coordinate/update", r#"{"Node":"test-1","Coord":{"Vec":[0.5,0,0,0,0,0,0,0]}}"#);
+    let is_there = || (agent.get("/v1/coordinate/nodes") != json!([])).then_some(());
+    wait_for("the coordinate to be written", is_there, || agent.log());
+    let read = |agent: &Agent| {
+        let paths = ["/v1/coordinate/nodes", "/v1/operator/autopilot/configuration"];
+        paths.map(|path| agent.get(path))
+    };
+    let before = read(&agent);
+    killed(agent);
+    assert_eq!(read(&start()), before);
+}

@@ -6,11 +6,12 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, now};
 use crate::{
     catalog::{
-        Catalog, Check, Command, Map, Reply, Service, Status, Subscribe, Subscription, Text, Topic, fold,
+        Catalog, Check, Command, Map, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
+        Topic, fold,
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{About, Agent, Failure, Member, Pending},
+    http::{About, Agent, Failure, Member, Pending, ServerStatus},
     raft::ProposeError,
 };
 
@@ -39,6 +40,26 @@ impl Agent for Shared {
 
     fn peers(&self) -> Vec<SocketAddr> {
         self.raft.peers()
+    }
+
+    fn servers(&self) -> Vec<ServerStatus> {
+        let status = self.raft.status();
+        vec![ServerStatus {
+            id: self.identity.node_id,
+            node: self.identity.node_name.clone(),
+            address: status.address,
+            version: COMPATIBLE_VERSION.into(),
+            leads: status.leads,
+            votes: true,
+            healthy: status.leads,
+            last_term: status.last_term,
+            last_index: status.last_index,
+            stable_since: self.led_since.get().cloned().unwrap_or_default(),
+        }]
+    }
+
+    fn update_coordinate(&self, coordinate: NodeCoordinate) {
+        self.coordinates.put(coordinate);
     }
 
     fn services(&self) -> Vec<Arc<Service>> {

@@ -19,7 +19,7 @@ mod zones;
 use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -149,6 +149,10 @@ struct Shared {
     http: Arc<ArcSwap<http::Settings>>,
     node_meta: ArcSwap<Map<Text>>,
     timing: ArcSwap<Timing>,
+    /// What nodes say of where they are.
+    coordinates: server::CoordinateUpdates,
+    /// Since when this server leads, as RFC 3339 has it.
+    led_since: OnceLock<Text>,
     figures: figures::Figures,
     reread: Reread,
 }
@@ -237,6 +241,8 @@ impl Agent {
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
+            coordinates: server::CoordinateUpdates::default(),
+            led_since: OnceLock::new(),
             figures,
             identity,
             raft,
@@ -259,6 +265,8 @@ impl Agent {
             }
         });
         shared.raft.lead().await?;
+        let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
+        shared.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
         tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
@@ -271,6 +279,8 @@ impl Agent {
         tasks.spawn(listen(shared.clone(), tells, services.clone()));
         tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
         tasks.spawn(zones::watch(shared.clone(), services.clone()));
+        let (told, stop) = (shared.clone(), services.clone());
+        tasks.spawn(async move { told.coordinates.run(&told.raft, stop).await });
         tasks.spawn(figures::keep(shared.clone(), services.clone()));
         if let Some(address) = telemetry.statsd {
             let intervals = shared.figures.telemetry.follow();

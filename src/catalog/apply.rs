@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Blob, Catalog, Found, Home, Key, KvWrite, Op, OpFault, SessionWrite, check_meta, fold, fold_key,
+    Blob, Catalog, Found, Home, Key, KvWrite, NodeCoordinate, Op, OpFault, SessionWrite, SetAutopilot,
+    check_meta, fold, fold_key,
     record::{Check, Node, Service, Status, Text},
+    restore::Restore,
     write::Write,
 };
 
@@ -33,6 +35,10 @@ pub enum Command {
     ForgetTombstones {
         upto: u64,
     },
+    /// Where nodes say that they are; of nodes that are not known, nothing is kept.
+    Coordinates(Vec<NodeCoordinate>),
+    Autopilot(SetAutopilot),
+    Restore(Restore),
 }
 
 /// Writes a node, then a service on it, then checks: all of it or nothing (`cluster.md` §1.4).
@@ -115,6 +121,12 @@ pub enum Refusal {
     /// Operations of a transaction, each by its place.
     #[error("{}", .0.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
     Txn(Vec<OpFault>),
+    #[error("another restore has begun, or this one was given up")]
+    OtherRestore,
+    #[error("{rows} rows were sent to be restored, and {arrived} have arrived")]
+    RowsMissing { rows: u64, arrived: u64 },
+    #[error("what was sent to be restored is no catalog: {0}")]
+    NoCatalog(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +137,8 @@ pub enum Table {
     Kv,
     Tombstones,
     Sessions,
+    Coordinates,
+    Autopilot,
 }
 
 /// A set of tables.
@@ -166,6 +180,15 @@ pub enum Topic {
     Session(Uuid),
     /// The sessions of a node.
     NodeSessions(Key),
+    /// Any coordinate.
+    Coordinates,
+    /// A node's coordinates.
+    Coordinate(Key),
+    Autopilot,
+    /// The whole catalog was replaced, and whoever waits is to be woken.
+    Everything,
+    /// A restore began, or was given up.
+    Restoring,
 }
 
 /// What a command did. Empty where it changed nothing.
@@ -178,8 +201,16 @@ pub struct Changes {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 6] =
-        [Table::Nodes, Table::Services, Table::Checks, Table::Kv, Table::Tombstones, Table::Sessions];
+    pub(super) const ALL: [Table; 8] = [
+        Table::Nodes,
+        Table::Services,
+        Table::Checks,
+        Table::Kv,
+        Table::Tombstones,
+        Table::Sessions,
+        Table::Coordinates,
+        Table::Autopilot,
+    ];
 }
 
 impl Tables {
@@ -195,14 +226,22 @@ impl Tables {
 impl Catalog {
     /// Applies one committed command. A refusal is an outcome like any other, and leaves everything as it was.
     pub fn apply(&mut self, command: Command) -> (Reply, Changes) {
-        if let Command::Txn(ops) = command {
-            let (found, changes) = self.transact(ops);
-            return (found.map(|found| Applied::of(&changes, Answer::Found(found))), changes);
+        match command {
+            Command::Txn(ops) => {
+                let (found, changes) = self.transact(ops);
+                (found.map(|found| Applied::of(&changes, Answer::Found(found))), changes)
+            }
+            Command::Restore(restore) => {
+                let (done, changes) = self.restore(restore);
+                (done.map(|()| Applied::of(&changes, Answer::Done)), changes)
+            }
+            command => {
+                let mut write = Write::new(self);
+                let done = write.command(command);
+                let changes = write.finish();
+                (done.map(|answer| Applied::of(&changes, answer)), changes)
+            }
         }
-        let mut write = Write::new(self);
-        let done = write.command(command);
-        let changes = write.finish();
-        (done.map(|answer| Applied::of(&changes, answer)), changes)
     }
 
     /// Everything that can refuse a registration, before anything is written.
@@ -321,7 +360,12 @@ impl Write<'_> {
             Command::Session(SessionWrite::Destroy(id)) => self.destroy_session(id),
             Command::EndLockDelays(ended) => self.end_delays(ended),
             Command::ForgetTombstones { upto } => self.forget_tombstones(upto),
+            Command::Coordinates(batch) => batch.into_iter().for_each(|one| self.put_coordinate(one)),
+            Command::Autopilot(set) => {
+                return Ok(if self.set_autopilot(set) { Answer::Done } else { Answer::NotDone });
+            }
             Command::Txn(_) => unreachable!("a transaction is applied to a copy"),
+            Command::Restore(_) => unreachable!("a restore is of the catalog as a whole"),
         }
         Ok(Answer::Done)
     }

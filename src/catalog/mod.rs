@@ -13,13 +13,16 @@
 //! Cloning a catalog is cheap: its maps share structure. What a change touched is copied, nothing else.
 
 mod apply;
+mod autopilot;
 mod blob;
+mod coordinate;
 mod group;
 mod kv;
 mod map;
 mod meta;
 mod record;
 mod resident;
+mod restore;
 mod rows;
 mod session;
 mod share;
@@ -34,12 +37,15 @@ use uuid::Uuid;
 pub use apply::{
     Answer, Applied, Changes, Command, Refusal, Register, Reply, SERF_HEALTH, Table, Tables, Target, Topic,
 };
+pub use autopilot::{Autopilot, SetAutopilot};
 pub use blob::Blob;
+pub use coordinate::{Coordinate, NodeCoordinate};
 pub use group::{Chunk, Group, Instance};
 pub use kv::{Entry, KvVerb, KvWrite, LockDelay};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
+pub use restore::Restore;
 pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
 pub use session::{Behavior, Session, SessionCheck, SessionWrite};
 pub use subscribe::{Subscribe, Subscription, Woken};
@@ -63,6 +69,11 @@ pub struct Catalog {
     residents: imbl::OrdSet<Resident>,
     kv: kv::Kv,
     sessions: session::Sessions,
+    coordinates: coordinate::Coordinates,
+    /// What an operator set of it; the defaults stand where nothing was.
+    autopilot: Option<Arc<Autopilot>>,
+    /// What arrived of a catalog that is to take this one's place.
+    staging: Option<Arc<restore::Staging>>,
     /// Raised by one for each command that changed something.
     index: u64,
     tables: [u64; Table::ALL.len()],
@@ -272,6 +283,10 @@ impl Catalog {
                 self.node(node).is_some_and(vouches)
             },
             |node| self.node(node).is_some(),
+        );
+        assert!(
+            self.coordinates().all(|of| self.node(&fold(&of.node)).is_some()),
+            "no coordinate outlives its node"
         );
     }
 }

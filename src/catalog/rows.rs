@@ -4,17 +4,20 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    Blob, Catalog, Entry, Group, HashMap, Home, Instance, Key, LockDelay, Session, Table, fold_key,
+    Autopilot, Blob, Catalog, Entry, Group, HashMap, Home, Instance, Key, LockDelay, NodeCoordinate, Session,
+    Table, fold, fold_key,
     record::{Check, Node, Service, Text},
     resident::Resident,
+    restore::Staging,
     share::alike,
 };
 
 /// A piece of a catalog. They come in this order: the indexes, the services' names, the nodes with all that is on
 /// them, then whatever stands beside these.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     Indexes(Indexes),
     /// A service by the spelling of its first registration, and the index of its newest change.
@@ -33,6 +36,15 @@ pub enum Row {
         key: Blob,
         delay: LockDelay,
     },
+    /// More services of the node that came last: one with very many is told in pieces.
+    MoreServices(Vec<ServiceRow>),
+    Coordinate(Arc<NodeCoordinate>),
+    Autopilot(Arc<Autopilot>),
+    /// A piece of a catalog that is to take this one's place. The first of them, without rows, begins it.
+    Staged {
+        id: Uuid,
+        rows: Arc<[Row]>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +59,11 @@ pub struct Indexes {
     pub kv: u64,
     pub tombstones: u64,
     pub sessions: u64,
+    pub coordinates: u64,
+    pub autopilot: u64,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeRow {
     pub node: Arc<Node>,
@@ -59,7 +73,7 @@ pub struct NodeRow {
     pub services: Vec<ServiceRow>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServiceRow {
     pub service: Arc<Service>,
@@ -75,11 +89,18 @@ pub enum Mismatch {
     NoGroup(Text),
     #[error("the service {0:?} has a row and no instance")]
     NoInstance(Text),
-    #[error("the node {0:?} comes twice, or out of order")]
+    #[error("the node {0:?}, or a service on it, comes twice or out of order")]
     Order(Text),
     #[error("the key {0:?} is held by a session that is not there")]
     NoHolder(Blob),
+    #[error("services come before any node")]
+    NoNode,
+    #[error("the node {0:?} has a coordinate and is not there")]
+    NoNodeOf(Text),
 }
+
+/// Services that a row tells of.
+const SERVICES_MAX: usize = 256;
 
 impl Catalog {
     /// Takes the catalog apart. Nothing is copied but the rows themselves.
@@ -94,15 +115,21 @@ impl Catalog {
             kv: self.table_index(Table::Kv),
             tombstones: self.table_index(Table::Tombstones),
             sessions: self.table_index(Table::Sessions),
+            coordinates: self.table_index(Table::Coordinates),
+            autopilot: self.table_index(Table::Autopilot),
         });
         let groups = self.services().map(|group| Row::Group { name: group.name.clone(), index: group.index });
-        let nodes = self.nodes().map(|home| Row::Node(NodeRow::of(home)));
+        let nodes = self.nodes().flat_map(|home| home.rows());
         let sessions = self.sessions().cloned().map(Row::Session);
         let entries = self.entries().cloned().map(Row::Entry);
         let tombstones = self.tombstones().map(|(key, index)| Row::Tombstone { key: key.clone(), index });
         let delays = self.lock_delays().map(|(key, delay)| Row::LockDelay { key: key.clone(), delay });
-        let beside = sessions.chain(entries).chain(tombstones).chain(delays);
-        [indexes].into_iter().chain(groups).chain(nodes).chain(beside)
+        let coordinates = self.coordinates().cloned().map(Row::Coordinate);
+        let autopilot = self.autopilot.iter().cloned().map(Row::Autopilot);
+        let staged = self.staging.iter().flat_map(|staging| staging.rows());
+        let beside =
+            sessions.chain(entries).chain(tombstones).chain(delays).chain(coordinates).chain(autopilot);
+        [indexes].into_iter().chain(groups).chain(nodes).chain(beside).chain(staged)
     }
 
     /// Puts a catalog together from what [`Catalog::rows`] gave.
@@ -120,18 +147,30 @@ impl Catalog {
     }
 }
 
-impl NodeRow {
-    fn of(home: &Home) -> NodeRow {
-        let services = home.instances().map(|instance| ServiceRow {
+impl Home {
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        let mut services = self.instances().map(|instance| ServiceRow {
             service: instance.service.clone(),
             checks: instance.checks.to_vec(),
         });
-        NodeRow {
-            node: home.node.clone(),
-            index: home.index,
-            checks: home.checks.to_vec(),
-            services: services.collect(),
-        }
+        let first = NodeRow {
+            node: self.node.clone(),
+            index: self.index,
+            checks: self.checks.to_vec(),
+            services: services.by_ref().take(SERVICES_MAX).collect(),
+        };
+        let more = std::iter::from_fn(move || {
+            let more: Vec<ServiceRow> = services.by_ref().take(SERVICES_MAX).collect();
+            (!more.is_empty()).then_some(Row::MoreServices(more))
+        });
+        [Row::Node(first)].into_iter().chain(more)
+    }
+}
+
+impl Staging {
+    fn rows(&self) -> impl Iterator<Item = Row> {
+        let piece = |rows: Arc<[Row]>| Row::Staged { id: self.id, rows };
+        [Arc::from([])].into_iter().chain(self.pieces.iter().cloned()).map(piece)
     }
 }
 
@@ -168,6 +207,10 @@ impl Building {
             Row::Entry(entry) => self.add_entry(entry)?,
             Row::Tombstone { key, index } => self.catalog.kv.restore_tombstone(key, index),
             Row::LockDelay { key, delay } => self.catalog.kv.restore_delay(key, delay),
+            Row::MoreServices(services) => self.add_services(services)?,
+            Row::Coordinate(coordinate) => self.add_coordinate(coordinate)?,
+            Row::Autopilot(autopilot) => self.catalog.autopilot = Some(autopilot),
+            Row::Staged { id, rows } => self.add_staged(id, rows),
         }
         Ok(())
     }
@@ -182,15 +225,38 @@ impl Building {
 
     fn add_indexes(&mut self, indexes: &Indexes) {
         self.has_indexes = true;
-        let Indexes { index, nodes, services, checks, service_gone, node_gone, kv, tombstones, sessions } =
-            *indexes;
-        let catalog = [(Table::Nodes, nodes), (Table::Services, services), (Table::Checks, checks)];
-        let beside = [(Table::Kv, kv), (Table::Tombstones, tombstones), (Table::Sessions, sessions)];
-        for (table, index) in catalog.into_iter().chain(beside) {
+        let tables = [
+            (Table::Nodes, indexes.nodes),
+            (Table::Services, indexes.services),
+            (Table::Checks, indexes.checks),
+            (Table::Kv, indexes.kv),
+            (Table::Tombstones, indexes.tombstones),
+            (Table::Sessions, indexes.sessions),
+            (Table::Coordinates, indexes.coordinates),
+            (Table::Autopilot, indexes.autopilot),
+        ];
+        for (table, index) in tables {
             self.catalog.tables[table as usize] = index;
         }
         (self.catalog.index, self.catalog.service_gone, self.catalog.node_gone) =
-            (index, service_gone, node_gone);
+            (indexes.index, indexes.service_gone, indexes.node_gone);
+    }
+
+    fn add_coordinate(&mut self, coordinate: Arc<NodeCoordinate>) -> Result<(), Mismatch> {
+        let node = fold_key(&coordinate.node);
+        if self.catalog.node(&node).is_none() {
+            return Err(Mismatch::NoNodeOf(coordinate.node.clone()));
+        }
+        self.catalog.coordinates.insert((node, coordinate.segment.clone()), coordinate);
+        Ok(())
+    }
+
+    fn add_staged(&mut self, id: Uuid, rows: Arc<[Row]>) {
+        let staging =
+            self.catalog.staging.get_or_insert_with(|| Arc::new(Staging { id, pieces: Vec::new() }));
+        if !rows.is_empty() {
+            Arc::make_mut(staging).pieces.push(rows);
+        }
     }
 
     fn add_node(&mut self, row: NodeRow) -> Result<(), Mismatch> {
@@ -206,17 +272,34 @@ impl Building {
         let checks: Arc<[Arc<Check>]> =
             checks.into_iter().map(|check| self.shared_check(check, &node, None)).collect();
         let mut home = Home { node, checks, instances: Default::default(), index };
-        for ServiceRow { service, checks } in services {
-            let instance = self.instance(&home, service, checks)?;
-            self.catalog.residents.extend(Resident::service(&instance));
-            home.instances.insert(fold_key(&instance.service.id), instance);
-        }
+        self.add_instances(&mut home, services)?;
         if let Some(id) = home.node.id {
             self.catalog.ids.insert(id, key.clone());
         }
         self.catalog.residents.extend(Resident::node(&home.node));
         self.catalog.node_names.insert(key.clone());
         self.catalog.nodes.insert(key, Arc::new(home));
+        Ok(())
+    }
+
+    fn add_services(&mut self, services: Vec<ServiceRow>) -> Result<(), Mismatch> {
+        let last = self.last_node.as_ref().and_then(|node| self.catalog.node(&fold(&node.name)));
+        let mut home = last.map(|home| Home::clone(home)).ok_or(Mismatch::NoNode)?;
+        self.add_instances(&mut home, services)?;
+        self.catalog.nodes.insert(fold_key(&home.node.name), Arc::new(home));
+        Ok(())
+    }
+
+    fn add_instances(&mut self, home: &mut Home, services: Vec<ServiceRow>) -> Result<(), Mismatch> {
+        for ServiceRow { service, checks } in services {
+            let instance = self.instance(home, service, checks)?;
+            let key = fold_key(&instance.service.id);
+            if home.instances.get_max().is_some_and(|(last, _)| *last >= key) {
+                return Err(Mismatch::Order(home.node.name.clone()));
+            }
+            self.catalog.residents.extend(Resident::service(&instance));
+            home.instances.insert(key, instance);
+        }
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The index rules row by row (`cluster.md` §1.2, §1.4, §1.5), and a naive model that every catalog must agree with.
 
 mod model;
+mod restore;
 mod state;
 
 use super::*;

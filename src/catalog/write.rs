@@ -13,7 +13,7 @@ use super::{
 pub(super) struct Write<'a> {
     pub(super) catalog: &'a mut Catalog,
     /// What rows changed by this command carry.
-    index: u64,
+    pub(super) index: u64,
     changes: Changes,
 }
 
@@ -158,6 +158,7 @@ impl<'a> Write<'a> {
         for check in home.checks.iter() {
             self.touch_check(node, check);
         }
+        self.forget_coordinates(node);
         self.file_id(node, home.node.id, None);
         self.settle(Resident::node(&home.node), None);
         self.catalog.nodes.remove(node);

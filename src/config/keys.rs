@@ -71,7 +71,6 @@ const UNUSED: Keys = &[
     ("config_entries", Open),
     ("connect", Open),
     ("disable_anonymous_signature", Bool),
-    ("disable_coordinates", Bool),
     ("disable_host_node_id", Bool),
     ("disable_http_unprintable_char_filter", Bool),
     ("disable_keyring_file", Bool),

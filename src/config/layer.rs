@@ -331,6 +331,9 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
     {
         *setting = top.duration(key, findings).map_or(*setting, |span| duration(&span));
     }
+    if let Some(disabled) = top.bool("disable_coordinates", findings) {
+        http.coordinates = !disabled;
+    }
     if let Some(mut block) = top.block("http_config", findings) {
         for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {
             match http::response_header(&name, &value) {

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Check, Command, Reply, Service, Status, Subscribe, Text},
+    catalog::{Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Text},
     check::{Definition, ServiceDefinition},
 };
 
@@ -25,6 +25,12 @@ pub trait Agent: Subscribe {
 
     /// Where every server that has a voice answers the others.
     fn peers(&self) -> Vec<SocketAddr>;
+
+    /// Every server that has a voice, or may come to one.
+    fn servers(&self) -> Vec<ServerStatus>;
+
+    /// Where a node says that it is; it is in the catalog a little later, if the node is.
+    fn update_coordinate(&self, coordinate: NodeCoordinate);
 
     /// What is registered on this agent, by id; indexes are of no meaning.
     fn services(&self) -> Vec<Arc<Service>>;
@@ -95,6 +101,27 @@ pub struct Member {
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     pub tags: Vec<(Text, Text)>,
+}
+
+/// A server, as the others know it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerStatus {
+    pub id: Uuid,
+    pub node: Text,
+    /// Where it answers the others.
+    pub address: SocketAddr,
+    /// Of the Consul that it is compatible with.
+    pub version: Text,
+    pub leads: bool,
+    /// Whether it has a voice.
+    pub votes: bool,
+    /// Whether it is alive, and has what the leader has.
+    pub healthy: bool,
+    /// Of the last entry in its log.
+    pub last_term: u64,
+    pub last_index: u64,
+    /// Since when it has been healthy, or has not, as RFC 3339 has it.
+    pub stable_since: Text,
 }
 
 /// What an agent says of itself.

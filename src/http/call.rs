@@ -1,6 +1,6 @@
 //! One request, as its handler sees it: what followed the path, the parameters that all handlers share, the body.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    catalog::{Instance, Node},
+    catalog::{Catalog, Instance, Node},
     check::parse_duration,
 };
 
@@ -32,6 +32,9 @@ pub struct Call {
     /// What follows the route's path, decoded; empty where the route is whole.
     pub rest: String,
     pub query: Query,
+    /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no address.
+    pub source: Option<IpAddr>,
+    pub is_get: bool,
     /// Whether figures are asked for as Prometheus' text, by the Accept header.
     pub wants_openmetrics: bool,
     /// Empty for a GET, whatever came with it.
@@ -53,6 +56,16 @@ pub enum Consistency {
     Leader,
     Stale,
     Consistent,
+}
+
+impl Consistency {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Consistency::Leader => "leader",
+            Consistency::Stale => "stale",
+            Consistency::Consistent => "consistent",
+        }
+    }
 }
 
 /// Nobody is asked on behalf of another datacenter yet.
@@ -112,6 +125,25 @@ impl Call {
         }
     }
 
+    /// Nothing can be asked of servers that have no leader.
+    pub fn led(&self) -> Result<(), Fault> {
+        self.own_datacenter()?;
+        let led = self.api.agent.leader().map(drop);
+        led.ok_or_else(|| Fault::failed("No cluster leader"))
+    }
+
+    /// The newest catalog, for a read that waits for nothing.
+    pub fn current(&self) -> Result<Arc<Catalog>, Fault> {
+        let consistency = self.consistency()?;
+        self.own_datacenter()?;
+        let catalog = self.api.agent.catalog();
+        let may_be_stale = consistency == Consistency::Stale && catalog.index() > 0;
+        if !may_be_stale {
+            self.led()?;
+        }
+        Ok(catalog)
+    }
+
     /// The datacenter asked for is this one.
     pub fn own_datacenter(&self) -> Result<(), Fault> {
         let asked = self.query.get("datacenter").or_else(|| self.query.get("dc"));
@@ -133,6 +165,33 @@ impl Call {
             Some("") => Ok(true),
             Some(text) => parse_flag(text).ok_or_else(|| Fault::bad(format!("Invalid value for ?{name}"))),
         }
+    }
+
+    /// The node that what is asked for should be near to, if any is named: `_agent` is this one, `_ip` the one that lives
+    /// where the asker does.
+    pub fn near(&self, catalog: &Catalog) -> Option<String> {
+        match self.query.get("near")? {
+            "_agent" => Some(self.api.agent.about().node.to_string()),
+            "_ip" => {
+                let mut residents = catalog.residents(self.source?, self.source?);
+                residents.find(|(_, service)| service.is_none()).map(|(node, _)| node.name.to_string())
+            }
+            node => Some(node.into()),
+        }
+    }
+
+    /// The nearest first, where something is to be near.
+    pub fn by_distance<T>(
+        &self,
+        catalog: &Catalog,
+        items: impl Iterator<Item = T>,
+        node_of: impl Fn(&T) -> &str,
+    ) -> Vec<T> {
+        let mut items = items.collect();
+        if let Some(near) = self.near(catalog) {
+            catalog.sort_by_distance(&near, &mut items, node_of);
+        }
+        items
     }
 
     /// Whether a node has all the meta that `node-meta` asks for.

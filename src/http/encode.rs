@@ -4,7 +4,9 @@
 use std::io::Write;
 
 use super::agent::Member;
-use crate::catalog::{Check, Instance, Locality, Map, Node, Service, ServiceAddress, Text, Weights};
+use crate::catalog::{
+    Check, Instance, Locality, Map, Node, NodeCoordinate, Service, ServiceAddress, Text, Weights,
+};
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
 #[derive(Default)]
@@ -41,6 +43,12 @@ impl Json {
     pub fn number(&mut self, number: impl Into<i128>) {
         self.comma();
         write!(self.0, "{}", number.into()).expect("a buffer takes what it is given");
+    }
+
+    /// A number that is finite; as short as it can be read back.
+    pub fn float(&mut self, number: f64) {
+        self.comma();
+        write!(self.0, "{number}").expect("a buffer takes what it is given");
     }
 
     /// Something that is JSON already.
@@ -243,6 +251,30 @@ pub fn member(json: &mut Json, member: &Member) {
 
 pub fn pairs(json: &mut Json, pairs: &[(Text, Text)]) {
     json.object(|json| pairs.iter().for_each(|(key, value)| json.key(key).text(value)));
+}
+
+pub fn coordinate(json: &mut Json, NodeCoordinate { node, segment, coordinate }: &NodeCoordinate) {
+    json.object(|json| {
+        json.key("Node").text(node);
+        json.key("Segment").text(segment);
+        json.key("Coord").object(|json| {
+            json.key("Vec").list(|json| coordinate.vec.iter().for_each(|part| json.float(*part)));
+            json.key("Error").float(coordinate.error);
+            json.key("Adjustment").float(coordinate.adjustment);
+            json.key("Height").float(coordinate.height);
+        });
+    });
+}
+
+/// What a read says of itself within its body, where it does.
+pub fn query_meta(json: &mut Json, index: u64, consistency: &str, known_leader: bool) {
+    json.key("Index").number(index);
+    json.key("LastContact").number(0);
+    json.key("KnownLeader").flag(known_leader);
+    json.key("ConsistencyLevel").text(consistency);
+    json.key("NotModified").flag(false);
+    json.key("Backend").number(0);
+    json.key("ResultsFilteredByACLs").flag(false);
 }
 
 /// Nested four blanks deep, and a line's end (`?pretty`).

@@ -70,6 +70,14 @@ impl Object {
         })
     }
 
+    pub fn float(&mut self, key: &str) -> Taken<f64> {
+        self.value(key, Json::float)
+    }
+
+    pub fn floats(&mut self, key: &str) -> Taken<Vec<f64>> {
+        self.value(key, |value, key| value.list(key)?.into_iter().map(|item| item.float(key)).collect())
+    }
+
     /// A duration in Go's syntax, or a number of nanoseconds; its text is as Go prints it.
     pub fn span(&mut self, key: &str) -> Taken<Span> {
         self.value(key, |value, key| {
@@ -179,6 +187,15 @@ impl Json {
             Json::Text(text) => Ok(text),
             Json::Null => Ok(String::new()),
             other => Err(other.is_not("string", key)),
+        }
+    }
+
+    fn float(self, key: &str) -> Result<f64, Malformed> {
+        match self {
+            Json::Int(number) => Ok(number as f64),
+            Json::Float(number) => Ok(number),
+            Json::Null => Ok(0.0),
+            other => Err(other.is_not("float64", key)),
         }
     }
 

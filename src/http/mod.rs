@@ -20,6 +20,6 @@ mod serve;
 mod settings;
 mod v1;
 
-pub use agent::{About, Agent, Failure, Member, Pending};
+pub use agent::{About, Agent, Failure, Member, Pending, ServerStatus};
 pub use serve::{BindError, Server};
 pub use settings::{Limits, Settings, response_header};

@@ -26,6 +26,11 @@ impl Query {
         self.all(name).next().filter(|value| !value.is_empty())
     }
 
+    /// As if it had not been given.
+    pub fn forget(&mut self, name: &str) {
+        self.0.retain(|(other, _)| other != name);
+    }
+
     pub fn all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }

@@ -28,6 +28,8 @@ pub enum Scope {
     NodeChecks(Key),
     ServiceChecks(Key),
     State(String),
+    Coordinates,
+    Coordinate(Key),
 }
 
 impl Call {
@@ -43,17 +45,15 @@ impl Call {
             return Err(Fault::failed("No cluster leader"));
         }
         let catalog = self.awaited(&scope, &options).await;
-        let consistency = match options.consistency {
-            Consistency::Leader => "leader",
-            Consistency::Stale => "stale",
-            Consistency::Consistent => "consistent",
-        };
-        Ok(Reply::json(|json| write(&catalog, json))
+        let reply = Reply::json(|json| write(&catalog, json))
             .with("x-consul-index", scope.index(&catalog))
             .with("x-consul-knownleader", self.api.agent.leader().is_some())
             .with("x-consul-lastcontact", 0)
-            .with("x-consul-effective-consistency", consistency)
-            .with("x-consul-query-backend", "blocking-query"))
+            .with("x-consul-query-backend", "blocking-query");
+        Ok(match scope {
+            Scope::Coordinates | Scope::Coordinate(_) => reply,
+            _ => reply.with("x-consul-effective-consistency", options.consistency.as_str()),
+        })
     }
 
     /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
@@ -94,7 +94,7 @@ pub fn jitter(wait: Duration) -> Duration {
 
 impl Scope {
     /// Never 0: to clients that means no index at all.
-    fn index(&self, catalog: &Catalog) -> u64 {
+    pub fn index(&self, catalog: &Catalog) -> u64 {
         let newest = |tables: &[Table]| tables.iter().map(|table| catalog.table_index(*table)).max();
         let index = match self {
             Scope::Nodes => newest(&[Table::Nodes]),
@@ -110,6 +110,7 @@ impl Scope {
                 Some(find_node(catalog, asked).map_or(catalog.node_gone(), |home| home.index()))
             }
             Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
+            Scope::Coordinates | Scope::Coordinate(_) => newest(&[Table::Coordinates]),
         };
         index.unwrap_or(0).max(1)
     }
@@ -130,6 +131,8 @@ impl Scope {
             Scope::ServiceChecks(key) => vec![Topic::Service(key.clone())],
             Scope::State(state) if state == ANY => vec![Topic::Checks],
             Scope::State(state) => vec![Topic::State(Status::from(state.as_str()))],
+            Scope::Coordinates => vec![Topic::Coordinates],
+            Scope::Coordinate(node) => vec![Topic::Coordinate(node.clone())],
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a request's line to its handler, by a table of paths; and what is answered where no handler is reached: unclean
 //! and unknown paths, wrong methods, Enterprise parameters (`http-api.md` §1, §2.3).
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -69,10 +69,11 @@ impl Router {
         Router { bodies: Semaphore::new(bodies_max), api }
     }
 
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// `from` is who is connected, where that has an address.
+    pub async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Full<Bytes>> {
         let gzip = accepts_gzip(request.headers());
         let mut reply = match line(&request) {
-            Ok((route, rest)) => self.known(route, rest, request).await,
+            Ok((route, rest)) => self.known(route, rest, request, from).await,
             Err(reply) => reply,
         };
         reply.headers.extend(self.api.settings.load().response_headers.iter().cloned());
@@ -80,20 +81,33 @@ impl Router {
     }
 
     /// The answer of a path that exists.
-    async fn known(&self, route: &Route, rest: String, request: Request<Incoming>) -> Reply {
+    async fn known(
+        &self,
+        route: &Route,
+        rest: String,
+        request: Request<Incoming>,
+        from: Option<IpAddr>,
+    ) -> Reply {
         let raw_query = request.uri().query().unwrap_or_default().to_string();
         let Some(query) = Query::parse(&raw_query) else {
             return known_headers(Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty));
         };
         let pretty = self.api.settings.load().pretty || query.has("pretty");
-        let mut reply = self.called(route, rest, query, request).await.unwrap_or_else(Reply::from);
+        let mut reply = self.called(route, rest, query, request, from).await.unwrap_or_else(Reply::from);
         if let (true, Body::Json(json)) = (pretty, &mut reply.body) {
             *json = encode::pretty(json);
         }
         known_headers(reply)
     }
 
-    async fn called(&self, route: &Route, rest: String, query: Query, request: Request<Incoming>) -> Outcome {
+    async fn called(
+        &self,
+        route: &Route,
+        rest: String,
+        query: Query,
+        request: Request<Incoming>,
+        from: Option<IpAddr>,
+    ) -> Outcome {
         let allow = || format!("OPTIONS,{}", route.methods.join(","));
         if request.method() == Method::OPTIONS {
             return Ok(Reply::empty().with("allow", allow()));
@@ -103,11 +117,13 @@ impl Router {
             return Ok(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
         }
         route.refuses.check(&query, request.headers())?;
-        let api = self.api.clone();
+        let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
         let wants_openmetrics = wants_openmetrics(request.headers());
-        if request.method() == Method::GET {
+        let is_get = request.method() == Method::GET;
+        let call = |body| Call { api, rest, query, source, is_get, wants_openmetrics, body };
+        if is_get {
             drop(request); // its headers hold the buffer that they were read into
-            return (route.handler)(Call { api, rest, query, wants_openmetrics, body: Bytes::new() }).await;
+            return (route.handler)(call(Bytes::new())).await;
         }
         let (body_wait, bytes_max) = {
             let limits = &self.api.settings.load().limits;
@@ -119,7 +135,7 @@ impl Router {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
         match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
-            Ok(Ok(body)) => (route.handler)(Call { api, rest, query, wants_openmetrics, body }).await,
+            Ok(Ok(body)) => (route.handler)(call(body)).await,
             Ok(Err(fault)) => Ok(Reply::from(fault).last()),
             Err(_) => {
                 Ok(Reply::from(Fault::new(StatusCode::REQUEST_TIMEOUT, "Request body took too long")).last())
@@ -269,6 +285,12 @@ async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> R
         }
         Err(error) => Err(Fault::bad(format!("Request decode failed: {error}"))),
     }
+}
+
+/// Whom a proxy asks for: the first that it names.
+fn asked_for(headers: &HeaderMap) -> Option<IpAddr> {
+    let named = headers.get("x-forwarded-for")?.to_str().ok()?;
+    named.split(',').next()?.trim().parse().ok()
 }
 
 /// `gzip` by name, and not at a quality of 0.

@@ -166,7 +166,7 @@ impl Door {
             };
             match self.seats.take(from.ip().to_canonical()) {
                 Ok(seat) => {
-                    connections.spawn(self.connection(stream, seat));
+                    connections.spawn(self.connection(stream, from.ip(), seat));
                 }
                 Err(full) if turned_away.len() < TURNED_AWAY_MAX => {
                     turned_away.spawn(timeout(TURNED_AWAY_WAIT, turn_away(stream, full)));
@@ -179,7 +179,7 @@ impl Door {
     }
 
     /// One connection, until its client leaves it or we stop.
-    fn connection(&self, stream: TcpStream, seat: Seat) -> impl Future<Output = ()> + use<> {
+    fn connection(&self, stream: TcpStream, from: IpAddr, seat: Seat) -> impl Future<Output = ()> + use<> {
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(self.limits.request_wait)
@@ -193,7 +193,7 @@ impl Door {
             let _ = stream.set_nodelay(true);
             let answer = service_fn(move |request| {
                 let router = router.clone();
-                async move { Ok::<_, Infallible>(router.answer(request).await) }
+                async move { Ok::<_, Infallible>(router.answer(request, Some(from)).await) }
             });
             let stream = TokioIo::new(Taken { stream, send_wait, stalled: None });
             let mut connection = pin!(http.serve_connection(stream, answer));

@@ -13,6 +13,8 @@ pub struct Settings {
     pub connections_per_address_max: usize,
     /// Nest every JSON answer, as with `?pretty`.
     pub pretty: bool,
+    /// Whether nodes' coordinates are told and taken.
+    pub coordinates: bool,
     /// How long a read waits for a change where it does not say, and at most.
     pub query_wait: Duration,
     pub query_wait_max: Duration,
@@ -50,6 +52,7 @@ impl Default for Settings {
             response_headers: Vec::new(),
             connections_per_address_max: 200,
             pretty: false,
+            coordinates: true,
             query_wait: Duration::from_secs(300),
             query_wait_max: Duration::from_secs(600),
             limits: Limits::default(),

@@ -211,6 +211,9 @@ impl Publisher {
     fn publish(&mut self, catalog: Catalog, topics: &AHashSet<Topic>) {
         self.retired.extend(self.published.swap(Some(Arc::new(catalog))));
         self.retired.retain(|old| Arc::strong_count(old) > 1);
-        self.waiters.wake(topics);
+        match topics.contains(&Topic::Everything) {
+            true => self.waiters.wake_all(),
+            false => drop(self.waiters.wake(topics)),
+        }
     }
 }

@@ -109,6 +109,17 @@ pub struct Stats {
     pub applied_index: u64,
 }
 
+/// Where this server stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub address: SocketAddr,
+    pub leads: bool,
+    /// Of the newest entry that was applied.
+    pub last_term: u64,
+    /// Of the newest entry in the log.
+    pub last_index: u64,
+}
+
 /// The only voter's id; ids of several servers come with their membership.
 const VOTER: u64 = 1;
 /// Beyond this many waiting proposals the log is behind, and a proposer is told at once instead of queued without end.
@@ -272,6 +283,17 @@ impl Raft {
     /// Whether this server leads.
     pub fn is_leader(&self) -> bool {
         self.consensus.metrics().borrow().current_leader == Some(VOTER)
+    }
+
+    pub fn status(&self) -> Status {
+        let metrics = self.consensus.metrics().borrow().clone();
+        let last = metrics.last_applied.unwrap_or_default();
+        Status {
+            address: self.address,
+            leads: metrics.current_leader == Some(VOTER),
+            last_term: last.leader_id.term,
+            last_index: metrics.last_log_index.unwrap_or(0).max(last.index),
+        }
     }
 
     pub fn stats(&self) -> Stats {

@@ -1,6 +1,7 @@
 //! What a server does as leader: members become rows of the catalog. So far the only member is this server itself.
 //! Knows agreement and the catalog; not how members are found, nor what else an agent registers on its node.
 
+mod coordinates;
 mod reconcile;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::{
     raft::{ProposeError, Raft},
 };
 
+pub use coordinates::CoordinateUpdates;
 pub use reconcile::{Member, reconcile};
 
 /// A row that somebody removed or changed from outside comes back within this time (`cluster.md` §4.2).

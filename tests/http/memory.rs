@@ -10,11 +10,16 @@ use std::{
 };
 
 use lictor::{
-    catalog::{Catalog, Check, Command, Reply, Service, Status, Subscribe, Subscription, Text, Topic, Woken},
+    catalog::{
+        Catalog, Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
+        Topic, Woken,
+    },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Failure, Member, Pending},
+    http::{About, Agent, Failure, Member, Pending, ServerStatus},
 };
 use tokio::sync::{broadcast, watch};
+
+const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
 
 pub struct Memory {
     catalog: Mutex<Catalog>,
@@ -164,6 +169,27 @@ impl Agent for Memory {
         self.leader().into_iter().collect()
     }
 
+    fn servers(&self) -> Vec<ServerStatus> {
+        vec![ServerStatus {
+            id: OWN_ID.parse().unwrap(),
+            node: "oak".into(),
+            address: ([10, 0, 0, 1], 8300).into(),
+            version: "1.16.4".into(),
+            leads: self.leader().is_some(),
+            votes: true,
+            healthy: self.leader().is_some(),
+            last_term: 2,
+            last_index: 17,
+            stable_since: "2026-01-02T03:04:05Z".into(),
+        }]
+    }
+
+    fn update_coordinate(&self, coordinate: NodeCoordinate) {
+        let told = Command::Coordinates(vec![coordinate]);
+        let (_, changes) = self.catalog.lock().unwrap().apply(told);
+        let _nobody_waits = self.changes.send(Some(changes.topics));
+    }
+
     fn services(&self) -> Vec<Arc<Service>> {
         self.services.lock().unwrap().values().cloned().collect()
     }
@@ -259,7 +285,7 @@ impl Agent for Memory {
         let pair = |key: &str, value: &str| (Text::from(key), Text::from(value));
         About {
             node: "oak".into(),
-            id: "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11".parse().ok(),
+            id: OWN_ID.parse().ok(),
             version: "1.16.4".into(),
             server: true,
             dns_domain: "consul.".into(),

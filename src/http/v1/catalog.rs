@@ -89,8 +89,8 @@ async fn nodes(call: Call) -> Outcome {
     let filter = call.filter::<NodeRecord>()?;
     call.read(Scope::Nodes, |catalog, json| {
         let wanted = |home: &&Arc<Home>| call.wants_node(home.node()) && filter.shows(home.node());
-        let homes = catalog.nodes().filter(wanted);
-        json.list(|json| homes.for_each(|home| encode::node(json, home.node())));
+        let homes = call.by_distance(catalog, catalog.nodes().filter(wanted), |home| &home.node().name);
+        json.list(|json| homes.iter().for_each(|home| encode::node(json, home.node())));
     })
     .await
 }
@@ -130,8 +130,9 @@ async fn service(call: Call) -> Outcome {
     call.read(Scope::Service { key: key.as_ref().into(), checks: false }, |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
         let wanted = instances.filter(|instance| call.wants_instance(instance) && filter.shows(instance));
+        let wanted = call.by_distance(catalog, wanted, |instance| &instance.node.name);
         json.list(|json| {
-            wanted.for_each(|instance| encode::service_node(json, &instance.node, &instance.service));
+            wanted.iter().for_each(|instance| encode::service_node(json, &instance.node, &instance.service));
         });
     })
     .await

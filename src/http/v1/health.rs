@@ -56,7 +56,9 @@ async fn service(call: Call) -> Outcome {
     call.read(Scope::Service { key: key.as_ref().into(), checks: true }, |catalog, json| {
         json.list(|json| {
             let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
-            instances.filter(wanted).for_each(|instance| encode::instance(json, instance));
+            let instances =
+                call.by_distance(catalog, instances.filter(wanted), |instance| &instance.node.name);
+            instances.iter().for_each(|instance| encode::instance(json, instance));
         });
     })
     .await
@@ -76,6 +78,7 @@ async fn checks(call: Call) -> Outcome {
     call.read(Scope::ServiceChecks(key.as_ref().into()), |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
         let wanted = instances.filter(|instance| call.wants_node(&instance.node));
+        let wanted = call.by_distance(catalog, wanted, |instance| &instance.node.name);
         json.list(|json| {
             // Instances of one node stand together.
             let mut of_node: Vec<&Arc<Check>> = Vec::new();
@@ -96,7 +99,8 @@ async fn state(call: Call) -> Outcome {
     let status = Status::from(state);
     call.read(Scope::State(state.into()), |catalog, json| {
         json.list(|json| {
-            for home in catalog.nodes().filter(|home| call.wants_node(home.node())) {
+            let homes = catalog.nodes().filter(|home| call.wants_node(home.node()));
+            for home in call.by_distance(catalog, homes, |home| &home.node().name) {
                 let checks = home.all_checks().filter(|check| state == ANY || check.status == status);
                 write(json, checks, &filter);
             }

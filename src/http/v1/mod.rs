@@ -2,15 +2,24 @@
 
 mod agent;
 mod catalog;
+mod coordinate;
 mod definition;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod operator;
 mod register;
 mod status;
 mod telemetry;
 
 use super::route::Route;
 
-pub const ROUTES: [&[Route]; 5] =
-    [agent::ROUTES, catalog::ROUTES, health::ROUTES, status::ROUTES, telemetry::ROUTES];
+pub const ROUTES: [&[Route]; 7] = [
+    agent::ROUTES,
+    catalog::ROUTES,
+    coordinate::ROUTES,
+    health::ROUTES,
+    operator::ROUTES,
+    status::ROUTES,
+    telemetry::ROUTES,
+];
