@@ -6,7 +6,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use uuid::Uuid;
 
-use super::{Failure, Outcome, log, notify};
+use super::{
+    Failure, Outcome,
+    line::{Command, Run},
+    log, notify,
+    output::say,
+};
 use crate::{
     agent::{
         Activation, Agent, COMPATIBLE_VERSION, DataDir, Identity, Keeping, Reloadable, Settings, node_id,
@@ -15,13 +20,18 @@ use crate::{
     config::{Config, FlagError, Flags, Scripts, load, parse_flags},
 };
 
-pub fn run(arguments: Vec<String>) -> Outcome {
-    let flags = match parse_flags(&arguments) {
+pub const COMMAND: Command = Command {
+    name: "agent",
+    arguments: "",
+    does: "Runs a lictor agent (options marked accepted are known, and without effect yet)",
+    flags: &[],
+    run: Run::Words(run),
+};
+
+fn run(words: Vec<String>) -> Outcome {
+    let flags = match parse_flags(&words) {
         Ok(flags) => flags,
-        Err(FlagError::Help(usage)) => {
-            println!("{usage}");
-            return Ok(());
-        }
+        Err(FlagError::Help) => return say(COMMAND.usage()),
         Err(error) => return Err(Failure::new(error.to_string())),
     };
     let config = load(&flags).map_err(|faults| Failure::new(format!("==> {faults}")))?;

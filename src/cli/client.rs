@@ -1,96 +1,486 @@
-//! How commands speak to an agent: where it is, with which token, and what its errors look like.
+//! How commands speak to an agent: where it is, with which token, and what its errors look like (`config-cli.md` §3,
+//! §5.1). A request has a deadline; a stream has one until it begins.
 
-use std::time::Duration;
+use std::{cell::Cell, env, fmt::Display, fs, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::Args;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Response, Uri,
+    body::Incoming,
+    client::conn::http1::{SendRequest, handshake},
+    header::{HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+use url::{Url, form_urlencoded};
 
-use super::Failure;
+use super::{
+    Doing, Failure, Outcome,
+    line::{Flag, Line},
+    output::complain,
+};
+use crate::config::parse_bool;
 
-/// A command waits this long for an agent, and no longer.
+/// Of every command that speaks to an agent.
+pub const AGENT: &[Flag] = &[
+    Flag::text("http-addr", "where the agent is: HOST:PORT, a URL or unix:///PATH; CONSUL_HTTP_ADDR"),
+    Flag::text("token", "the token of the request; CONSUL_HTTP_TOKEN"),
+    Flag::text("token-file", "a file that holds it; CONSUL_HTTP_TOKEN_FILE"),
+    Flag::text("ca-file", "accepted: https is not spoken yet"),
+    Flag::text("ca-path", "accepted: https is not spoken yet"),
+    Flag::text("client-cert", "accepted: https is not spoken yet"),
+    Flag::text("client-key", "accepted: https is not spoken yet"),
+    Flag::text("tls-server-name", "accepted: https is not spoken yet"),
+];
+
+/// Of those whose agent may have to ask its servers.
+pub const SERVERS: &[Flag] = &[
+    Flag::text("datacenter", "the datacenter asked; that of the agent where not given"),
+    Flag::switch("stale", "any server may answer, not only the leader"),
+    Flag::text("namespace", "sent as it is; CONSUL_NAMESPACE"),
+    Flag::text("partition", "sent as it is; CONSUL_PARTITION"),
+];
+
+/// A request is answered within this, where it does not say otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// For an answer to come, beyond the wait that was asked for: a server stretches that by a sixteenth.
+const WAIT_MARGIN: Duration = Duration::from_secs(20);
 
-#[derive(Args)]
 pub struct Client {
-    /// Address and port of the agent's HTTP API; CONSUL_HTTP_ADDR where not given
-    #[arg(long, value_name = "ADDRESS")]
-    http_addr: Option<String>,
-    /// Token of the request; CONSUL_HTTP_TOKEN where not given
-    #[arg(long, value_name = "TOKEN")]
-    token: Option<String>,
+    road: Road,
+    /// As errors name it, with the path that everything lies below.
+    base: String,
+    host: HeaderValue,
+    prefix: String,
+    token: Option<HeaderValue>,
+    authorization: Option<HeaderValue>,
+    /// Parameters of every request, and those of reads alone.
+    common: Vec<(&'static str, String)>,
+    of_reads: Vec<(&'static str, String)>,
+    /// A connection that has answered everything it was asked.
+    idle: Cell<Option<SendRequest<Full<Bytes>>>>,
+}
+
+#[derive(Debug, PartialEq)]
+enum Road {
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+pub struct Request {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Bytes,
+    deadline: Duration,
+}
+
+pub struct Answer {
+    pub code: u16,
+    /// Where the next wait goes on from; 0 where none was told.
+    pub index: u64,
+    pub body: Bytes,
+}
+
+/// Why there is no answer to go on with.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    /// Nobody answered. What was asked may have been done.
+    #[error("{0}")]
+    Way(String),
+    #[error("Unexpected response code: {0} ({1})")]
+    Code(u16, String),
+}
+
+/// Runs a command that speaks to the agent that its line names.
+pub fn ask(line: Line, command: impl AsyncFnOnce(Client, Line) -> Outcome) -> Outcome {
+    let client = Client::of(&line).doing("Error connecting to Consul agent")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
+    let outcome = runtime.block_on(command(client, line));
+    // A read of standard input may still hang.
+    runtime.shutdown_background();
+    outcome
+}
+
+impl Request {
+    pub fn get(path: impl Into<String>) -> Request {
+        Request::new(Method::GET, path.into())
+    }
+
+    pub fn put(path: impl Into<String>) -> Request {
+        Request::new(Method::PUT, path.into())
+    }
+
+    pub fn delete(path: impl Into<String>) -> Request {
+        Request::new(Method::DELETE, path.into())
+    }
+
+    fn new(method: Method, path: String) -> Request {
+        Request { method, path, query: Vec::new(), body: Bytes::new(), deadline: DEADLINE }
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Request {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    /// Without the parameter where there is no value.
+    pub fn with_any<V: Into<String>>(
+        self,
+        name: &'static str,
+        values: impl IntoIterator<Item = V>,
+    ) -> Request {
+        values.into_iter().fold(self, |request, value| request.with(name, value))
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Request {
+        self.body = body.into();
+        self
+    }
+
+    pub fn deadline(mut self, deadline: Duration) -> Request {
+        self.deadline = deadline;
+        self
+    }
+
+    /// To be answered when there is something newer than `index`, or after `wait`; at once where `index` is 0.
+    pub fn newer_than(self, index: u64, wait: Duration) -> Request {
+        if index == 0 {
+            return self;
+        }
+        let deadline = wait + wait / 16 + WAIT_MARGIN;
+        let wait = format!("{}ms", wait.as_millis());
+        self.with("index", index.to_string()).with("wait", wait).deadline(deadline)
+    }
+}
+
+impl Answer {
+    /// # Errors
+    /// Where it is not what the API promises.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Lost> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Lost::Way(format!("an answer not understood: {error}")))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Whether a write was done, of those that answer so.
+    pub fn is_true(&self) -> bool {
+        self.body.trim_ascii() == b"true"
+    }
+}
+
+/// Where to wait on from: an index that fell is begun anew, and none is below 1.
+pub fn next_index(before: u64, answered: u64) -> u64 {
+    if answered < before { 0 } else { answered.max(1) }
 }
 
 impl Client {
-    pub fn get(&self, path: &str) -> Result<String, Failure> {
-        self.run(reqwest::Method::GET, path)
-    }
-
-    pub fn put(&self, path: &str) -> Result<String, Failure> {
-        self.run(reqwest::Method::PUT, path)
-    }
-
-    fn run(&self, method: reqwest::Method, path: &str) -> Result<String, Failure> {
-        let url = format!("{}{path}", self.base()?);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
-        runtime.block_on(self.send(method, &url))
-    }
-
-    async fn send(&self, method: reqwest::Method, url: &str) -> Result<String, Failure> {
-        let verb = if method == reqwest::Method::PUT { "Put" } else { "Get" };
-        let lost = |error: reqwest::Error| Failure::new(format!("{verb} \"{url}\": {}", cause(&error)));
-        crate::agent::use_ring();
-        let client = reqwest::Client::builder().timeout(DEADLINE).no_proxy().build().map_err(lost)?;
-        let mut request = client.request(method, url);
-        if let Some(token) = self.token() {
-            request = request.header("X-Consul-Token", token);
+    fn of(line: &Line) -> Result<Client, String> {
+        let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+        let flag = |name: &str| line.text(name).filter(|value| !value.is_empty()).map(String::from);
+        let address = flag("http-addr").or_else(|| variable("CONSUL_HTTP_ADDR"));
+        let mut address = address.unwrap_or_else(|| "127.0.0.1:8500".into());
+        switch("CONSUL_HTTP_SSL_VERIFY");
+        if !address.contains("://") && switch("CONSUL_HTTP_SSL") {
+            address = format!("https://{address}");
         }
-        let response = request.send().await.map_err(lost)?;
-        let status = response.status();
-        let body = response.text().await.map_err(lost)?;
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(Failure::new(format!("Unexpected response code: {} ({body})", status.as_u16())))
-        }
-    }
-
-    fn token(&self) -> Option<String> {
-        let given = self.token.clone().or_else(|| std::env::var("CONSUL_HTTP_TOKEN").ok());
-        given.filter(|token| !token.is_empty())
-    }
-
-    fn base(&self) -> Result<String, Failure> {
-        let given = self.http_addr.clone().or_else(|| std::env::var("CONSUL_HTTP_ADDR").ok());
-        let address = given.filter(|address| !address.is_empty()).unwrap_or_else(|| "127.0.0.1:8500".into());
-        base_url(&address).map_err(|scheme| {
-            Failure::new(format!("Error connecting to Consul agent: Unknown protocol scheme: {scheme}"))
+        let (road, host, prefix) = parse_address(&address)?;
+        let base = match &road {
+            Road::Tcp(..) => format!("http://{host}{prefix}"),
+            Road::Unix(path) => format!("unix://{}", path.display()),
+        };
+        let of_servers = line.declares("datacenter");
+        let of_servers = |name: &str| of_servers.then(|| flag(name)).flatten();
+        let common = [
+            ("dc", of_servers("datacenter")),
+            ("ns", of_servers("namespace").or_else(|| variable("CONSUL_NAMESPACE"))),
+            ("partition", of_servers("partition").or_else(|| variable("CONSUL_PARTITION"))),
+        ];
+        let is_stale = line.declares("stale") && line.is("stale");
+        let header = |what: &str, value: String| {
+            HeaderValue::from_str(&value)
+                .map_err(|_| format!("{what} cannot be sent: it has a line break, or bytes that are no text"))
+        };
+        let basic =
+            variable("CONSUL_HTTP_AUTH").map(|auth| format!("Basic {}", BASE64_STANDARD.encode(auth)));
+        Ok(Client {
+            road,
+            base,
+            host: header("the address", host)?,
+            prefix,
+            token: token(flag, variable)?.map(|token| header("the token", token)).transpose()?,
+            authorization: basic.map(|value| header("CONSUL_HTTP_AUTH", value)).transpose()?,
+            common: common.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            of_reads: is_stale.then(|| ("stale", String::new())).into_iter().collect(),
+            idle: Cell::new(None),
         })
     }
-}
 
-/// `host:port` or a URL, without its path's last slash; an error is the scheme that we do not speak.
-fn base_url(address: &str) -> Result<String, &str> {
-    match address.split_once("://") {
-        None => Ok(format!("http://{address}")),
-        Some(("http" | "https", _)) => Ok(address.trim_end_matches('/').to_string()),
-        Some((scheme, _)) => Err(scheme),
+    /// An answer, whatever its code.
+    pub async fn send(&self, request: Request) -> Result<Answer, Lost> {
+        let (uri, shown) = (self.uri(&request)?, self.shown(&request));
+        let whole = async {
+            let (response, connection) = self.exchange(&request, uri).await?;
+            let index = response.headers().get("x-consul-index");
+            let index = index.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
+            let code = response.status().as_u16();
+            let body = response.into_body().collect().await.map_err(|error| cause(&error))?.to_bytes();
+            self.idle.set(Some(connection));
+            Ok(Answer { code, index, body })
+        };
+        let ended: Result<Answer, String> =
+            timeout(request.deadline, whole).await.unwrap_or_else(|_| Err(LATE.into()));
+        ended.map_err(|reason| Lost::Way(format!("{shown}: {reason}")))
+    }
+
+    /// An answer that is no error.
+    pub async fn ok(&self, request: Request) -> Result<Answer, Lost> {
+        let answer = self.send(request).await?;
+        if answer.code == 200 { Ok(answer) } else { Err(Lost::Code(answer.code, answer.text())) }
+    }
+
+    /// `None` where it is not there.
+    pub async fn find(&self, request: Request) -> Result<Option<Answer>, Lost> {
+        match self.ok(request).await {
+            Err(Lost::Code(404, body)) if body.is_empty() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    pub async fn read<T: DeserializeOwned>(&self, request: Request) -> Result<T, Lost> {
+        self.ok(request).await?.read()
+    }
+
+    /// The body of an answer as it comes. Its connection is the stream's own.
+    pub async fn stream(&self, request: Request) -> Result<Stream, Lost> {
+        let (uri, shown) = (self.uri(&request)?, self.shown(&request));
+        let begun = timeout(request.deadline, self.exchange(&request, uri)).await;
+        let begun = begun.unwrap_or_else(|_| Err(LATE.into()));
+        let (response, connection) = begun.map_err(|reason| Lost::Way(format!("{shown}: {reason}")))?;
+        let code = response.status().as_u16();
+        let stream = Stream { body: response.into_body(), shown, _connection: connection };
+        if code == 200 {
+            return Ok(stream);
+        }
+        let text = timeout(DEADLINE, stream.body.collect()).await;
+        let text = text.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+        Err(Lost::Code(code, String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Over the idle connection, where there is one that still stands.
+    async fn exchange(
+        &self,
+        request: &Request,
+        uri: Uri,
+    ) -> Result<(Response<Incoming>, SendRequest<Full<Bytes>>), String> {
+        let mut message = hyper::Request::new(Full::new(request.body.clone()));
+        *message.method_mut() = request.method.clone();
+        *message.uri_mut() = uri;
+        let headers = message.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        self.token.iter().for_each(|token| drop(headers.insert("x-consul-token", token.clone())));
+        self.authorization.iter().for_each(|value| drop(headers.insert("authorization", value.clone())));
+        if let Some(mut connection) = self.idle.take()
+            && connection.ready().await.is_ok()
+        {
+            match connection.try_send_request(message).await {
+                Ok(response) => return Ok((response, connection)),
+                // It was closed before anything was sent.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => message = unsent,
+                    None => return Err(cause(failed.error())),
+                },
+            }
+        }
+        let mut connection = self.connect().await?;
+        let response = connection.send_request(message).await.map_err(|error| cause(&error))?;
+        Ok((response, connection))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
+        let late = || "i/o timeout".to_string();
+        match &self.road {
+            Road::Tcp(host, port) => {
+                let name = host.trim_start_matches('[').trim_end_matches(']');
+                let connected = timeout(CONNECT_DEADLINE, TcpStream::connect((name, *port))).await;
+                let told = |reason| match host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
+                    true => format!("dial tcp {host}:{port}: {reason}"),
+                    false => format!("dial tcp: {host}:{port}: {reason}"),
+                };
+                let stream = connected.unwrap_or_else(|_| Err(std::io::Error::other(late())));
+                let stream = stream.map_err(|error| told(format!("connect: {}", reason(&error))))?;
+                let _slower = stream.set_nodelay(true);
+                speak(stream).await
+            }
+            Road::Unix(path) => {
+                let connected = timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await;
+                let stream = connected.unwrap_or_else(|_| Err(std::io::Error::other(late())));
+                let told = |error| format!("dial unix {}: connect: {}", path.display(), reason(&error));
+                speak(stream.map_err(told)?).await
+            }
+        }
+    }
+
+    fn uri(&self, request: &Request) -> Result<Uri, Lost> {
+        let target = format!("{}{}{}", self.prefix, escape(&request.path), self.query(request));
+        Uri::from_str(&target).map_err(|error| Lost::Way(format!("{target:?} cannot be asked for: {error}")))
+    }
+
+    /// As Go names a request that failed.
+    fn shown(&self, request: &Request) -> String {
+        let method = request.method.as_str();
+        let verb = [&method[..1], &method[1..].to_ascii_lowercase()].concat();
+        format!("{verb} \"{}{}{}\"", self.base, escape(&request.path), self.query(request))
+    }
+
+    fn query(&self, request: &Request) -> String {
+        let of_reads = self.of_reads.iter().filter(|_| request.method == Method::GET);
+        let mut pairs: Vec<_> = self.common.iter().chain(of_reads).chain(&request.query).collect();
+        if pairs.is_empty() {
+            return String::new();
+        }
+        pairs.sort_by_key(|(name, _)| *name);
+        let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
+        pairs.into_iter().for_each(|(name, value)| {
+            query.append_pair(name, value);
+        });
+        query.finish()
     }
 }
 
-impl Failure {
-    /// The same failure, told with what was being done.
-    pub fn after(self, doing: &str) -> Self {
-        Failure { text: format!("{doing}: {}", self.text), ..self }
+const LATE: &str = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
+
+/// What an agent sends as long as it lasts.
+pub struct Stream {
+    body: Incoming,
+    shown: String,
+    /// The body ends with it.
+    _connection: SendRequest<Full<Bytes>>,
+}
+
+impl Stream {
+    /// The next piece; `None` at its end. It may be waited for without end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Lost> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => return Err(Lost::Way(format!("{}: {}", self.shown, cause(&error)))),
+            }
+        }
     }
 }
 
-/// The innermost reason: the outer ones repeat the address.
-fn cause(error: &dyn std::error::Error) -> String {
+async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| cause(&error))?;
+    // It ends with its sender, or with the command.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// Flag, flag's file, variable's file, variable: the first that is given counts.
+fn token(
+    flag: impl Fn(&str) -> Option<String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, String> {
+    let read = |path: String| {
+        let told = |error| format!("Error loading token file {path} : open {path}: {}", reason(&error));
+        fs::read_to_string(&path).map(|token| token.trim().to_string()).map_err(told)
+    };
+    if let Some(path) = flag("token-file") {
+        return read(path).map(Some);
+    }
+    if let Some(token) = flag("token") {
+        return Ok(Some(token));
+    }
+    match variable("CONSUL_HTTP_TOKEN_FILE") {
+        Some(path) => read(path).map(Some),
+        None => Ok(variable("CONSUL_HTTP_TOKEN")),
+    }
+}
+
+/// A variable that is true or false; what is neither is told, and false.
+fn switch(name: &str) -> bool {
+    let Ok(value) = env::var(name) else { return false };
+    parse_bool(name, &value).unwrap_or_else(|_| {
+        complain(format!("[WARN] client: could not parse {name}: found {value:?}; expected true or false"));
+        false
+    })
+}
+
+/// The way to an agent, the host that it is asked as, and the path that everything lies below.
+fn parse_address(address: &str) -> Result<(Road, String, String), String> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return Ok((Road::Unix(path.into()), "localhost".into(), String::new()));
+    }
+    let whole = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
+    let wrong = |reason: &dyn Display| {
+        format!("found {address:?}; expected HOST:PORT, http://… or unix:///PATH: {reason}")
+    };
+    let url = Url::parse(&whole).map_err(|error| wrong(&error))?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err(wrong(&"https is not spoken yet, neither by commands nor by agents")),
+        other => return Err(format!("Unknown protocol scheme: {other}")),
+    }
+    let host = url.host_str().ok_or_else(|| wrong(&"no host"))?;
+    let port = url.port().unwrap_or(80);
+    let shown = if url.port().is_some() { format!("{host}:{port}") } else { host.to_string() };
+    Ok((Road::Tcp(host.into(), port), shown, url.path().trim_end_matches('/').into()))
+}
+
+/// A path as it is sent: what has a meaning in a URL keeps it only as a slash.
+pub fn escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(char::from(byte)),
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => {
+                escaped.push(char::from(byte));
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// The innermost reason: the outer ones say less.
+fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    match innermost.downcast_ref::<std::io::Error>() {
+        Some(error) => reason(error),
+        None => innermost.to_string(),
+    }
+}
+
+/// In the words of the system, without its number: `connection refused`.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_lowercase().chain(letters).collect())
 }
 
 #[cfg(test)]
@@ -99,8 +489,51 @@ mod tests {
 
     #[test]
     fn an_address_may_be_short() {
-        assert_eq!(base_url("127.0.0.1:8500").unwrap(), "http://127.0.0.1:8500");
-        assert_eq!(base_url("https://a:1/").unwrap(), "https://a:1");
-        assert_eq!(base_url("tcp://a").unwrap_err(), "tcp");
+        let tcp = |host: &str, port| Road::Tcp(host.into(), port);
+        for (address, road, host, prefix) in [
+            ("127.0.0.1:8500", tcp("127.0.0.1", 8500), "127.0.0.1:8500", ""),
+            ("http://a:1/x/", tcp("a", 1), "a:1", "/x"),
+            ("[::1]:8500", tcp("[::1]", 8500), "[::1]:8500", ""),
+            ("localhost", tcp("localhost", 80), "localhost", ""),
+            ("unix:///run/l.sock", Road::Unix("/run/l.sock".into()), "localhost", ""),
+        ] {
+            assert_eq!(parse_address(address).unwrap(), (road, host.into(), prefix.into()), "{address}");
+        }
+        assert_eq!(parse_address("tcp://a").unwrap_err(), "Unknown protocol scheme: tcp");
+        assert!(parse_address("https://a:1").unwrap_err().contains("https is not spoken yet"));
+        assert!(parse_address("a:b").unwrap_err().starts_with("found \"a:b\"; expected HOST:PORT"));
+    }
+
+    #[test]
+    fn paths_keep_their_slashes_alone() {
+        assert_eq!(escape("/v1/kv/a b/%?#é+c"), "/v1/kv/a%20b/%25%3F%23%C3%A9+c");
+    }
+
+    #[test]
+    fn an_index_that_fell_is_begun_anew() {
+        let next = |before, answered| next_index(before, answered);
+        assert_eq!((next(0, 0), next(7, 6), next(7, 7), next(7, 9)), (1, 0, 7, 9));
+    }
+
+    #[test]
+    fn one_token_counts() {
+        let file = std::env::temp_dir().join(format!("lictor-token-{}", std::process::id()));
+        fs::write(&file, "from file\n").unwrap();
+        let path = file.display().to_string();
+        let found = |flags: &[(&str, &str)], variables: &[(&str, &str)]| {
+            let among = |pairs: &[(&str, &str)], name: &str| {
+                pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string())
+            };
+            token(|name| among(flags, name), |name| among(variables, name))
+        };
+        let (value, in_file) = (("CONSUL_HTTP_TOKEN", "v"), ("CONSUL_HTTP_TOKEN_FILE", path.as_str()));
+        assert_eq!(found(&[], &[]).unwrap(), None);
+        assert_eq!(found(&[], &[value]).unwrap().unwrap(), "v");
+        assert_eq!(found(&[], &[value, in_file]).unwrap().unwrap(), "from file");
+        assert_eq!(found(&[("token", "f")], &[value, in_file]).unwrap().unwrap(), "f");
+        assert_eq!(found(&[("token", "f"), ("token-file", &path)], &[]).unwrap().unwrap(), "from file");
+        let expected = "Error loading token file /nope : open /nope: no such file or directory";
+        assert_eq!(found(&[("token-file", "/nope")], &[]).unwrap_err(), expected);
+        fs::remove_file(file).unwrap();
     }
 }

@@ -3,17 +3,35 @@
 //! (`config-cli.md` §5).
 
 mod agent;
+mod catalog;
+mod child;
 mod client;
+mod completions;
 mod dns;
+mod event;
+mod info;
+mod kv;
+mod leave;
+mod line;
+mod lock;
 pub mod log;
+mod maint;
+mod monitor;
 mod notify;
+mod output;
 mod reload;
+mod services;
 mod validate;
 mod version;
+mod watch;
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
-use clap::{Args, Parser, error::ErrorKind};
+use self::{
+    line::{Command, Line, Run},
+    output::{complain, say},
+};
+use crate::config::FlagError;
 
 /// What a command came to: 0, or another exit code with what is said on standard error.
 type Outcome = Result<(), Failure>;
@@ -23,86 +41,156 @@ struct Failure {
     text: String,
 }
 
-const COMMANDS: &[(&str, &str)] = &[
-    ("agent", "Runs a lictor agent"),
+/// By name, as usages list them.
+const COMMANDS: &[&Command] = &[
+    &agent::COMMAND,
+    &catalog::DATACENTERS,
+    &catalog::NODES,
+    &catalog::SERVICES,
+    &completions::COMMAND,
+    &dns::INSTALL,
+    &event::COMMAND,
+    &info::COMMAND,
+    &kv::DELETE,
+    &kv::EXPORT,
+    &kv::GET,
+    &kv::IMPORT,
+    &kv::PUT,
+    &leave::COMMAND,
+    &lock::COMMAND,
+    &maint::COMMAND,
+    &monitor::COMMAND,
+    &reload::COMMAND,
+    &services::DEREGISTER,
+    &services::REGISTER,
+    &validate::COMMAND,
+    &version::COMMAND,
+    &watch::COMMAND,
+];
+
+/// Words that hold several commands, and what for.
+const GROUPS: &[(&str, &str)] = &[
+    ("catalog", "Asks what the catalog holds"),
     ("dns", "Has this machine's resolver ask lictor"),
-    ("reload", "Makes a running agent read its configuration again"),
-    ("validate", "Checks configuration files and directories"),
-    ("version", "Prints the version"),
+    ("kv", "Reads and writes keys"),
+    ("services", "Registers and deregisters services of the agent"),
 ];
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.is_empty() {
-        eprintln!("{}", usage());
-        return ExitCode::from(127);
-    }
-    let command = arguments.remove(0);
-    let outcome = match command.as_str() {
-        "agent" => agent::run(arguments),
-        "dns" => dns::run(arguments),
-        "reload" => reload::run(arguments),
-        "validate" => validate::run(arguments),
-        "version" | "-v" | "-version" | "--version" => version::run(arguments),
-        "-h" | "-help" | "--help" => {
-            println!("{}", usage());
-            Ok(())
-        }
-        flag if flag.starts_with('-') => Err(Failure::new(format!(
-            "Invalid flags before the subcommand: {flag}. They belong after it.\n\n{}",
-            usage()
-        ))),
-        _ => Err(Failure { code: 127, text: usage() }),
-    };
-    match outcome {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, text }) => {
             if !text.is_empty() {
-                eprintln!("{text}");
+                complain(text);
             }
             ExitCode::from(code)
         }
     }
 }
 
-fn usage() -> String {
-    let commands: String = COMMANDS.iter().map(|(name, does)| format!("\n    {name:<12}{does}")).collect();
-    format!("Usage: lictor [--version] [--help] <command> [<args>]\n\nAvailable commands are:{commands}")
-}
-
-/// Flags by clap; one dash does as well as two.
-fn parse<F: Args>(command: &'static str, arguments: Vec<String>) -> Result<F, Failure> {
-    #[derive(Parser)]
-    #[command(disable_version_flag = true, args_override_self = true)]
-    struct Line<F: Args> {
-        #[command(flatten)]
-        flags: F,
-    }
-    let doubled = arguments
-        .into_iter()
-        .map(|argument| if is_long_flag(&argument) { format!("-{argument}") } else { argument });
-    let words = [format!("lictor {command}")].into_iter().chain(doubled);
-    match Line::<F>::try_parse_from(words) {
-        Ok(line) => Ok(line.flags),
-        Err(help) if help.kind() == ErrorKind::DisplayHelp => {
-            println!("{help}");
-            Err(Failure { code: 0, text: String::new() })
+fn run(arguments: &[String]) -> Outcome {
+    let Some(first) = arguments.first() else { return Err(Failure { code: 127, text: usage("") }) };
+    match first.as_str() {
+        "-v" | "-version" | "--version" => return start(&version::COMMAND, &arguments[1..]),
+        "-h" | "-help" | "--help" => return say(usage("")),
+        flag if flag.starts_with('-') => {
+            let text = format!(
+                "Invalid flags before the subcommand: {flag}. They belong after it.\n\n{}",
+                usage("")
+            );
+            return Err(Failure::new(text));
         }
-        Err(error) => Err(Failure::new(error.to_string().trim_end().to_string())),
+        _ => {}
+    }
+    let words = arguments.iter().take_while(|word| !word.starts_with('-')).count();
+    for count in (1..=words).rev() {
+        let name = arguments[..count].join(" ");
+        if let Some(command) = COMMANDS.iter().find(|command| command.name == name) {
+            return start(command, &arguments[count..]);
+        }
+        if GROUPS.iter().any(|(group, _)| *group == name) {
+            let is_help = |word: &String| matches!(word.as_str(), "-h" | "-help" | "--help");
+            let asked = arguments[count..].iter().any(is_help);
+            return if asked { say(usage(&name)) } else { Err(Failure::new(usage(&name))) };
+        }
+    }
+    Err(Failure { code: 127, text: usage("") })
+}
+
+fn start(command: &'static Command, words: &[String]) -> Outcome {
+    let run = match command.run {
+        Run::Words(run) => return run(words.to_vec()),
+        Run::Line(run) | Run::Child(run) => run,
+    };
+    match Line::parse(command, words) {
+        Ok(line) => run(line),
+        Err(FlagError::Help) => say(command.usage()),
+        Err(error) => Err(Failure::new(format!("{error}\n{}", command.usage()))),
     }
 }
 
-/// `-name`, as opposed to `--name`, `-`, and `-h`.
-fn is_long_flag(argument: &str) -> bool {
-    let mut letters = argument.bytes();
-    letters.next() == Some(b'-')
-        && letters.next().is_some_and(|byte| byte.is_ascii_alphabetic())
-        && letters.next().is_some()
+/// The words that may follow a group, or begin a line, and what each does.
+fn below(group: &str) -> Vec<(&'static str, &'static str)> {
+    let prefix = if group.is_empty() { String::new() } else { format!("{group} ") };
+    let commands = COMMANDS.iter().map(|command| (command.name, command.does));
+    let mut below: Vec<_> = commands
+        .chain(GROUPS.iter().copied())
+        .filter_map(|(name, does)| Some((name.strip_prefix(&prefix)?, does)))
+        .filter(|(name, _)| !name.contains(' '))
+        .collect();
+    below.sort_unstable();
+    below
+}
+
+fn usage(group: &str) -> String {
+    let lines: String = below(group)
+        .iter()
+        .map(|(name, does)| format!("\n    {:<22}{does}", format!("{group} {name}").trim()))
+        .collect();
+    if group.is_empty() {
+        format!("Usage: lictor [--version] [--help] <command> [<args>]\n\nAvailable commands are:{lines}")
+    } else {
+        format!("Usage: lictor {group} <subcommand> [options] [args]\n\nSubcommands:{lines}")
+    }
+}
+
+/// An error, told with what was being done.
+trait Doing<T> {
+    fn doing(self, what: &str) -> Result<T, Failure>;
+}
+
+impl<T, E: Display> Doing<T> for Result<T, E> {
+    fn doing(self, what: &str) -> Result<T, Failure> {
+        self.map_err(|error| Failure::new(format!("{what}: {error}")))
+    }
 }
 
 impl Failure {
     fn new(text: impl Into<String>) -> Self {
         Failure { code: 1, text: text.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_its_place() {
+        for command in COMMANDS {
+            if let Some((group, _)) = command.name.rsplit_once(' ') {
+                assert!(GROUPS.iter().any(|(known, _)| *known == group), "{} has no group", command.name);
+            }
+            let flags = command.flag_help();
+            let mut names: Vec<_> = flags.iter().map(|(name, _)| name).collect();
+            names.dedup();
+            assert_eq!(names.len(), flags.len(), "{} declares a flag twice", command.name);
+        }
+        let mut names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), COMMANDS.len(), "a name stands twice");
     }
 }

@@ -1,18 +1,21 @@
 //! `lictor reload`: a running agent reads its configuration again, as a SIGHUP makes it do.
 
-use clap::Args;
+use super::{
+    Doing, Outcome,
+    client::{self, Client, Request},
+    line::{Command, Line, Run},
+    output::say,
+};
 
-use super::{Outcome, client::Client, parse};
+pub const COMMAND: Command = Command {
+    name: "reload",
+    arguments: "",
+    does: "Makes a running agent read its configuration again",
+    flags: &[client::AGENT],
+    run: Run::Line(|line| client::ask(line, reload)),
+};
 
-#[derive(Args)]
-struct Flags {
-    #[command(flatten)]
-    client: Client,
-}
-
-pub fn run(arguments: Vec<String>) -> Outcome {
-    let flags: Flags = parse("reload", arguments)?;
-    flags.client.put("/v1/agent/reload").map_err(|failure| failure.after("Error reloading"))?;
-    println!("Configuration reload triggered");
-    Ok(())
+async fn reload(client: Client, _: Line) -> Outcome {
+    client.ok(Request::put("/v1/agent/reload")).await.doing("Error reloading")?;
+    say("Configuration reload triggered")
 }

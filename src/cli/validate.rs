@@ -1,45 +1,46 @@
 //! `lictor validate`: what an agent would say of these files, without starting one.
 
-use clap::Args;
-
-use super::{Failure, Outcome, parse};
+use super::{
+    Failure, Outcome,
+    line::{Command, Flag, Line, Run},
+    output::{complain, say},
+};
 use crate::{
     config::{Config, Flags, Format, load},
     dns::ZoneFiles,
 };
 
-#[derive(Args)]
-struct Arguments {
-    /// hcl or json, whatever the files are called
-    #[arg(long, value_name = "FORMAT")]
-    config_format: Option<String>,
-    /// Say nothing of a valid configuration
-    #[arg(long)]
-    quiet: bool,
-    #[arg(value_name = "FILE or DIRECTORY")]
-    paths: Vec<String>,
-}
+pub const COMMAND: Command = Command {
+    name: "validate",
+    arguments: "FILE or DIRECTORY...",
+    does: "Checks configuration files and directories",
+    flags: &[&[
+        Flag::text("config-format", "hcl or json, whatever the files are called"),
+        Flag::switch("quiet", "say nothing of a valid configuration"),
+    ]],
+    run: Run::Line(validate),
+};
 
-pub fn run(arguments: Vec<String>) -> Outcome {
-    let arguments: Arguments = parse("validate", arguments)?;
-    if arguments.paths.is_empty() {
+fn validate(line: Line) -> Outcome {
+    if line.rest.is_empty() {
         return Err(Failure::new("Must specify at least one config file or directory"));
     }
-    let format = arguments.config_format.as_deref().map(|word| {
-        Format::of(word).ok_or_else(|| Failure::new("-config-format must be either 'hcl' or 'json"))
-    });
-    let flags = Flags { paths: arguments.paths, format: format.transpose()?, ..Flags::default() };
-    match load(&flags) {
+    let format = format(&line)?;
+    let quiet = line.is("quiet");
+    match load(&Flags { paths: line.rest, format, ..Flags::default() }) {
         Ok(config) => {
-            config.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            config.warnings.iter().for_each(complain);
             check_zones(&config)?;
-            if !arguments.quiet {
-                println!("Configuration is valid!");
-            }
-            Ok(())
+            if quiet { Ok(()) } else { say("Configuration is valid!") }
         }
         Err(faults) => Err(Failure::new(format!("Config validation failed: {faults}"))),
     }
+}
+
+/// The syntax of files whose names do not tell it.
+fn format(line: &Line) -> Result<Option<Format>, Failure> {
+    let unknown = || Failure::new("-config-format must be either 'hcl' or 'json");
+    line.text("config-format").map(|word| Format::of(word).ok_or_else(unknown)).transpose()
 }
 
 /// What would be wrong with the static zones. An agent starts all the same, without the zones that have faults.

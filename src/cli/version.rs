@@ -1,34 +1,27 @@
 //! `lictor version`: our own version, and the one of Consul that we are compatible with, where programs compare it.
 
-use clap::Args;
-
-use super::{Failure, Outcome, parse};
+use super::{
+    Outcome,
+    line::{Command, Line, Run},
+    output::{FORMAT, say, wants_json},
+};
 
 /// The version of Consul whose files, DNS and HTTP we follow; what `agent/self` and node metas report.
-pub const COMPATIBLE: &str = crate::agent::COMPATIBLE_VERSION;
+const COMPATIBLE: &str = crate::agent::COMPATIBLE_VERSION;
 
-#[derive(Args)]
-struct Flags {
-    /// Output format: pretty or json
-    #[arg(long, default_value = "pretty")]
-    format: String,
-}
+pub const COMMAND: Command = Command {
+    name: "version",
+    arguments: "",
+    does: "Prints the version",
+    flags: &[FORMAT],
+    run: Run::Line(version),
+};
 
-pub fn run(arguments: Vec<String>) -> Outcome {
-    let flags: Flags = parse("version", arguments)?;
+fn version(line: Line) -> Outcome {
     let own = env!("CARGO_PKG_VERSION");
-    match flags.format.as_str() {
-        "pretty" => {
-            println!("lictor v{own}\nCompatible with Consul v{COMPATIBLE}: files, HTTP API and DNS");
-            Ok(())
-        }
-        "json" => {
-            println!(
-                "{:#}",
-                serde_json::json!({ "Version": COMPATIBLE, "LictorVersion": own, "Prerelease": "" })
-            );
-            Ok(())
-        }
-        other => Err(Failure::new(format!("Invalid format {other:?}: expected pretty or json"))),
+    if wants_json(&line)? {
+        let versions = serde_json::json!({ "Version": COMPATIBLE, "LictorVersion": own, "Prerelease": "" });
+        return say(format_args!("{versions:#}"));
     }
+    say(format_args!("lictor v{own}\nCompatible with Consul v{COMPATIBLE}: files, HTTP API and DNS"))
 }

@@ -1,11 +1,11 @@
-//! The flags of `lictor agent`, by Go's rules: one dash or two, `-name=value` or `-name value`, and a word alone only
-//! for those that are true or false. They become the same tree as files do.
+//! The flags of `lictor agent`. They become the same tree as files do.
 
 use std::sync::Arc;
 
 use super::{
     sources::Format,
     tree::{Kind, Member, Place, Value},
+    words::{FlagError, Takes, parse_bool, parse_int, split_flags},
 };
 
 /// What the command line says.
@@ -23,22 +23,6 @@ pub struct Flags {
     pub fragments: Vec<String>,
     /// Keys that were meant to secure this agent, and that the operator wants ignored.
     pub ignored_security: Vec<String>,
-}
-
-/// A command line that cannot be understood, in Go's words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FlagError {
-    #[error("flag provided but not defined: -{0}")]
-    Unknown(String),
-    #[error("flag needs an argument: -{0}")]
-    NoValue(String),
-    #[error("invalid value {value:?} for flag -{flag}: {fault}")]
-    Value { flag: String, value: String, fault: String },
-    #[error("==> Unexpected extra arguments: [{0}]")]
-    Extra(String),
-    /// Not a fault: the flags are asked for.
-    #[error("{0}")]
-    Help(String),
 }
 
 /// What a flag's value is, and the key that it sets.
@@ -127,57 +111,51 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("ui-dir", Form::Text, "ui_dir", "accepted"),
 ];
 
+/// Those that are no keys of a configuration.
+const OWN: &[(&str, &str)] = &[
+    ("config-dir", "a directory of .hcl and .json files; several times"),
+    ("config-file", "a file; several times"),
+    ("config-format", "hcl or json, whatever the files are called"),
+    ("dev", "one server, in memory: for trying and for tests"),
+    ("hcl", "a piece of configuration; several times"),
+    ("ignore-security-key", "start although this key cannot be honoured; several times"),
+];
+
+/// Every flag by name, and what it does.
+pub fn flag_help() -> Vec<(&'static str, &'static str)> {
+    let mut lines: Vec<_> =
+        FLAGS.iter().map(|(flag, .., help)| (*flag, *help)).chain(OWN.iter().copied()).collect();
+    lines.sort_unstable();
+    lines
+}
+
 /// Reads the words after `agent`.
 ///
 /// # Errors
 /// The first word that is not understood.
 pub fn parse_flags(words: &[String]) -> Result<Flags, FlagError> {
-    let mut flags = Flags::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let name = word.strip_prefix("--").or(word.strip_prefix('-')).filter(|name| !name.is_empty());
-        let Some(name) = name else {
-            // Two dashes alone say that no flag follows.
-            let own = (word != "--").then_some(word);
-            let extra: Vec<&str> = own.into_iter().chain(words).map(String::as_str).collect();
-            return if extra.is_empty() { Ok(flags) } else { Err(FlagError::Extra(extra.join(" "))) };
-        };
-        let (name, value) = match name.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_string())),
-            None => (name, None),
-        };
-        flags.take(name, value, &mut words)?;
+    let (given, extra) = split_flags(words, |name| match find(name) {
+        Some((_, Form::Bool, ..)) => Some(Takes::Nothing),
+        Some(_) => Some(Takes::Word),
+        None if name == "dev" => Some(Takes::Nothing),
+        None => OWN.iter().any(|(own, _)| *own == name).then_some(Takes::Word),
+    })?;
+    if !extra.is_empty() {
+        return Err(FlagError::Extra(extra.join(" ")));
     }
+    let mut flags = Flags::default();
+    given.into_iter().try_for_each(|(name, value)| flags.take(&name, value))?;
     Ok(flags)
 }
 
+fn find(name: &str) -> Option<&'static (&'static str, Form, &'static str, &'static str)> {
+    FLAGS.iter().find(|(flag, ..)| *flag == name)
+}
+
 impl Flags {
-    fn take(
-        &mut self,
-        name: &str,
-        value: Option<String>,
-        words: &mut std::slice::Iter<'_, String>,
-    ) -> Result<(), FlagError> {
-        if matches!(name, "h" | "help") {
-            return Err(FlagError::Help(usage()));
-        }
-        let known = FLAGS.iter().find(|(flag, ..)| *flag == name);
-        let own =
-            matches!(name, "config-dir" | "config-file" | "config-format" | "hcl" | "ignore-security-key");
-        if name == "dev" {
-            self.dev = parse_bool(name, value.as_deref().unwrap_or("true"))?;
-            return Ok(());
-        }
-        if known.is_none() && !own {
-            return Err(FlagError::Unknown(name.into()));
-        }
-        let is_bool = matches!(known, Some((_, Form::Bool, ..)));
-        let value = match value {
-            Some(value) => value,
-            None if is_bool => "true".into(),
-            None => words.next().cloned().ok_or_else(|| FlagError::NoValue(name.into()))?,
-        };
-        match (name, known) {
+    fn take(&mut self, name: &str, value: String) -> Result<(), FlagError> {
+        match (name, find(name)) {
+            ("dev", _) => self.dev = parse_bool(name, &value)?,
             ("config-dir" | "config-file", _) => self.paths.push(value),
             ("hcl", _) => self.fragments.push(value),
             ("ignore-security-key", _) => self.ignored_security.push(value),
@@ -196,11 +174,7 @@ impl Flags {
     fn set(&mut self, flag: &str, form: Form, key: &str, value: String) -> Result<(), FlagError> {
         let kind = match form {
             Form::Bool => Kind::Bool(parse_bool(flag, &value)?),
-            Form::Int => Kind::Int(value.parse().map_err(|_| FlagError::Value {
-                flag: flag.into(),
-                value: value.clone(),
-                fault: "parse error: expected a whole number".into(),
-            })?),
+            Form::Int => Kind::Int(parse_int(flag, &value)?),
             Form::Text => Kind::Text(value),
             Form::List => Kind::List(vec![at(flag, Kind::Text(value))]),
             Form::Pair => {
@@ -223,31 +197,4 @@ impl Flags {
 
 fn at(flag: &str, kind: Kind) -> Value {
     Value { kind, place: Place { file: Arc::from(format!("flag -{flag}")), line: 0, column: 0 } }
-}
-
-fn parse_bool(flag: &str, value: &str) -> Result<bool, FlagError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => {
-            let fault = "parse error: expected true or false".into();
-            Err(FlagError::Value { flag: flag.into(), value: value.into(), fault })
-        }
-    }
-}
-
-fn usage() -> String {
-    let own = [
-        ("config-dir", "a directory of .hcl and .json files; several times"),
-        ("config-file", "a file; several times"),
-        ("config-format", "hcl or json, whatever the files are called"),
-        ("dev", "one server, in memory: for trying and for tests"),
-        ("hcl", "a piece of configuration; several times"),
-        ("ignore-security-key", "start although this key cannot be honoured; several times"),
-    ];
-    let mut lines: Vec<(&str, &str)> =
-        FLAGS.iter().map(|(flag, .., help)| (*flag, *help)).chain(own).collect();
-    lines.sort();
-    let lines: String = lines.iter().map(|(flag, help)| format!("\n  -{flag:<28}{help}")).collect();
-    format!("Usage: lictor agent [options]\n\nOptions (accepted: known, and without effect yet):{lines}")
 }

@@ -16,7 +16,10 @@ use super::{
     recursors, sources,
     tree::Place,
 };
-use crate::{check::Definition, dns, http};
+use crate::{
+    check::{Definition, ServiceDefinition},
+    dns, http,
+};
 
 /// Everything that is wrong, a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,24 @@ pub fn load(flags: &Flags) -> Result<Config, Faults> {
     findings.warnings.sort_by(|a, b| a.place.cmp(&b.place));
     let config = if is_whole { finish(layer, definitions, flags, &mut findings) } else { None };
     config.filter(|_| findings.faults.is_empty()).ok_or_else(|| Faults::new(findings.faults))
+}
+
+/// The services that files define, and what is worth a warning; everything else in them is passed over. Whether an agent
+/// runs the programs of their checks is its own to say.
+///
+/// # Errors
+/// Every fault of every file, and of every service.
+pub fn load_services(flags: &Flags) -> Result<(Vec<ServiceDefinition>, Vec<String>), Faults> {
+    let mut findings = Findings::default();
+    let mut definitions = Definitions::default();
+    for tree in &mut sources::read(flags, &mut findings) {
+        definitions.take(tree, &mut findings);
+    }
+    if !findings.faults.is_empty() {
+        return Err(Faults::new(findings.faults));
+    }
+    let services = definitions.services.into_all().into_iter().map(|(service, _)| service).collect();
+    Ok((services, findings.warnings.iter().map(Fault::to_string).collect()))
 }
 
 impl Faults {

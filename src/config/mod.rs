@@ -16,6 +16,7 @@ mod recursors;
 mod sources;
 mod telemetry;
 mod tree;
+mod words;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,11 +31,12 @@ use crate::{
     dns, http, telemetry as figures,
 };
 
-pub use flags::{FlagError, Flags, parse_flags};
-pub use load::{Faults, load};
+pub use flags::{Flags, flag_help, parse_flags};
+pub use load::{Faults, load, load_services};
 pub use reader::Fault;
 pub use sources::Format;
 pub use tree::{Member, Place};
+pub use words::{FlagError, Takes, parse_bool, parse_error, parse_int, split_flags};
 
 /// Everything an agent is started with.
 #[derive(Clone, Debug)]

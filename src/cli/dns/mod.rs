@@ -13,69 +13,97 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
-
-use super::{Failure, Outcome, client::Client, parse};
+use super::{
+    Failure, Outcome,
+    client::{self, Client, Request},
+    line::{Command, Flag, Line, Run},
+};
 use change::{Change, State};
 use machine::{Machine, Ran};
 use render::{Piece, Resolver, Want};
 
-const USAGE: &str = "Usage: lictor dns install [options]\n\n    Has this machine's resolver ask lictor for names below consul.\n    -dry-run (what is done without -apply or -undo) shows what would be written, -help everything else.";
+pub const INSTALL: Command = Command {
+    name: "dns install",
+    arguments: "",
+    does: "Has this machine's resolver ask lictor for names below consul; without -apply or -undo it only shows how",
+    flags: &[
+        client::AGENT,
+        &[
+            Flag::switch("dry-run", "show what would be written, and write nothing; with -undo, too"),
+            Flag::switch("apply", "write it, have the resolver read it, and ask it a question"),
+            Flag::switch("undo", "take away everything that was written, whatever the resolver"),
+            Flag::text(
+                "resolver",
+                "systemd-resolved, dnsmasq, unbound, bind or resolv.conf; else the one in use",
+            ),
+            Flag::text("domain", "the zone; else that of the running agent, or consul"),
+            Flag::text(
+                "server",
+                "ADDRESS:PORT where lictor answers; else as the running agent says, or 127.0.0.1:8600",
+            ),
+            Flag::text(
+                "reverse",
+                "a network whose reverse names lictor is asked for, too; or private; several times",
+            ),
+            Flag::text(
+                "ask",
+                "ADDRESS:PORT where the resolver answers the question at the end; else its usual one",
+            ),
+            Flag::text("root", "write below this directory; no daemon is told"),
+        ],
+    ],
+    run: Run::Line(|line| client::ask(line, run)),
+};
 
-#[derive(Args)]
 struct Flags {
-    /// Show what would be written, and write nothing; so it is without -apply and -undo, too
-    #[arg(long)]
     dry_run: bool,
-    /// Write it, have the resolver read it, and ask it a question
-    #[arg(long, conflicts_with_all = ["undo", "dry_run"])]
     apply: bool,
-    /// Take away everything that was written, whatever the resolver
-    #[arg(long)]
     undo: bool,
-    /// systemd-resolved, dnsmasq, unbound, bind or resolv.conf; the one in use where not given
-    #[arg(long, value_name = "NAME")]
     resolver: Option<String>,
-    /// The zone; that of the running agent where not given, else consul
-    #[arg(long, value_name = "ZONE")]
     domain: Option<String>,
-    /// Where lictor answers; as the running agent says where not given, else 127.0.0.1:8600
-    #[arg(long, value_name = "ADDRESS:PORT")]
     server: Option<SocketAddr>,
-    /// A network whose reverse names lictor is asked for, too, as 10.0.0.0/8; or `private` for those of RFC 1918; several times
-    #[arg(long, value_name = "NETWORK")]
     reverse: Vec<String>,
-    /// Where the resolver answers the question at the end; its usual address where not given
-    #[arg(long, value_name = "ADDRESS:PORT")]
     ask: Option<SocketAddr>,
-    /// Write below this directory; no daemon is told
-    #[arg(long, value_name = "DIRECTORY", default_value = "/")]
     root: PathBuf,
-    #[command(flatten)]
-    client: Client,
 }
 
-pub fn run(mut arguments: Vec<String>) -> Outcome {
-    match arguments.first().map(String::as_str) {
-        Some("install") => {
-            arguments.remove(0);
-            install(parse("dns install", arguments)?)
-        }
-        Some("-h" | "-help" | "--help") => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        _ => Err(Failure::new(USAGE)),
+async fn run(client: Client, line: Line) -> Outcome {
+    line.at_most(0, "0")?;
+    let text = |name: &str| line.text(name).map(String::from);
+    let address = |name: &str| {
+        let parsed = line.text(name).map(|text| {
+            let wrong = || Failure::new(format!("-{name}: found {text:?}; expected ADDRESS:PORT"));
+            text.parse().map_err(|_| wrong())
+        });
+        parsed.transpose()
+    };
+    let flags = Flags {
+        dry_run: line.is("dry-run"),
+        apply: line.is("apply"),
+        undo: line.is("undo"),
+        resolver: text("resolver"),
+        domain: text("domain"),
+        server: address("server")?,
+        reverse: line.texts("reverse").map(String::from).collect(),
+        ask: address("ask")?,
+        root: line.text("root").unwrap_or("/").into(),
+    };
+    if flags.apply && (flags.undo || flags.dry_run) {
+        return Err(Failure::new("dns install: -apply goes neither with -undo nor with -dry-run"));
     }
+    let needs_agent = !flags.undo && (flags.domain.is_none() || flags.server.is_none());
+    let of_agent = if needs_agent { about_agent(&client).await } else { Default::default() };
+    install(flags, of_agent)
 }
 
-fn install(flags: Flags) -> Outcome {
+/// `of_agent` is what a running one says: its zone, and where it answers.
+fn install(flags: Flags, of_agent: (Option<String>, Vec<SocketAddr>)) -> Outcome {
     let machine = Machine::new(flags.root.clone());
     if flags.undo {
         return take_away(&machine, flags.dry_run);
     }
     let resolver = resolver(&flags, &machine)?;
-    let want = want(&flags, resolver)?;
+    let want = want(&flags, of_agent, resolver)?;
     let pieces = render::render(resolver, &want).map_err(Failure::new)?;
     let changes = change::install(resolver, &want, &machine).map_err(Failure::new)?;
     if changes.is_empty() {
@@ -121,10 +149,12 @@ fn take_away(machine: &Machine, dry_run: bool) -> Outcome {
     Ok(())
 }
 
-fn want(flags: &Flags, resolver: Resolver) -> Result<Want, Failure> {
-    let needs_agent = flags.domain.is_none() || flags.server.is_none();
-    let (of_agent, its_servers) = if needs_agent { about_agent(&flags.client) } else { Default::default() };
-    let domain = flags.domain.clone().or(of_agent).unwrap_or_else(|| "consul".into());
+fn want(
+    flags: &Flags,
+    (its_domain, its_servers): (Option<String>, Vec<SocketAddr>),
+    resolver: Resolver,
+) -> Result<Want, Failure> {
+    let domain = flags.domain.clone().or(its_domain).unwrap_or_else(|| "consul".into());
     let domain = domain.trim_matches('.').to_ascii_lowercase();
     let is_label = |label: &str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -157,11 +187,11 @@ fn reachable(server: SocketAddr) -> SocketAddr {
 }
 
 /// Zone and addresses of the agent that runs here, as far as it tells.
-fn about_agent(client: &Client) -> (Option<String>, Vec<SocketAddr>) {
-    let about: serde_json::Value = match client.get("/v1/agent/self") {
-        Ok(body) => serde_json::from_str(&body).unwrap_or_default(),
-        Err(failure) => {
-            eprintln!("No agent to ask, so its usual settings are taken ({}).", failure.text);
+async fn about_agent(client: &Client) -> (Option<String>, Vec<SocketAddr>) {
+    let about: serde_json::Value = match client.read(Request::get("/v1/agent/self")).await {
+        Ok(about) => about,
+        Err(lost) => {
+            eprintln!("No agent to ask, so its usual settings are taken ({lost}).");
             return Default::default();
         }
     };
