@@ -1,5 +1,6 @@
 //! A service's instances, joined and in order, in chunks small enough to copy at each change. A chunk has a slot for
-//! what `dns` answers from; the catalog does not know what it holds, and a changed chunk has an empty one.
+//! what `dns` answers from, and one for `http`; the catalog does not know what they hold, and a changed chunk has empty
+//! ones.
 
 use std::{
     any::Any,
@@ -27,8 +28,12 @@ pub struct Group {
 /// A run of a group's instances; never empty.
 pub struct Chunk {
     instances: Vec<Arc<Instance>>,
-    dns: OnceLock<Box<dyn Any + Send + Sync>>,
+    dns: Slot,
+    http: Slot,
 }
+
+/// Something that is kept of a chunk by those who read it.
+type Slot = OnceLock<Box<dyn Any + Send + Sync>>;
 
 /// A service on a node, joined with what speaks for its health.
 #[derive(Clone, Debug)]
@@ -154,8 +159,13 @@ impl Chunk {
         &self.dns
     }
 
+    /// What `http` keeps of it, likewise.
+    pub fn http_slot(&self) -> &OnceLock<Box<dyn Any + Send + Sync>> {
+        &self.http
+    }
+
     fn of(instances: Vec<Arc<Instance>>) -> Self {
-        Chunk { instances, dns: OnceLock::new() }
+        Chunk { instances, dns: Slot::new(), http: Slot::new() }
     }
 
     /// The chunk's instances, to be changed: in a copy where a published catalog still holds this one, and without
@@ -163,12 +173,13 @@ impl Chunk {
     fn change(chunk: &mut Arc<Chunk>) -> &mut Vec<Arc<Instance>> {
         let chunk = Arc::make_mut(chunk);
         chunk.dns.take();
+        chunk.http.take();
         &mut chunk.instances
     }
 }
 
 impl Clone for Chunk {
-    /// The copy's slot is empty: it is made to be changed.
+    /// The copy's slots are empty: it is made to be changed.
     fn clone(&self) -> Self {
         Chunk::of(self.instances.clone())
     }
@@ -237,13 +248,21 @@ mod tests {
     fn a_changed_chunk_forgets_what_was_kept_of_it() {
         let mut group = Group::new("s".into(), "s".into());
         group.put(instance("a"));
-        let kept = |group: &Group| group.chunks()[0].dns_slot().get().is_some();
-        group.chunks()[0].dns_slot().get_or_init(|| Box::new(1));
+        let slots = |group: &Group| {
+            let chunk = &group.chunks()[0];
+            [chunk.dns_slot().get().is_some(), chunk.http_slot().get().is_some()]
+        };
+        let fill = |group: &Group| {
+            group.chunks()[0].dns_slot().get_or_init(|| Box::new(1));
+            group.chunks()[0].http_slot().get_or_init(|| Box::new(2));
+        };
+        fill(&group);
         let published = group.clone();
         group.put(instance("b"));
-        assert!(!kept(&group) && kept(&published), "the published chunk keeps its own");
-        group.chunks()[0].dns_slot().get_or_init(|| Box::new(2));
+        assert_eq!(slots(&group), [false; 2]);
+        assert_eq!(slots(&published), [true; 2], "the published chunk keeps its own");
+        fill(&group);
         group.put(instance("b"));
-        assert!(!kept(&group), "changed in place");
+        assert_eq!(slots(&group), [false; 2], "changed in place");
     }
 }

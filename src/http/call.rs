@@ -208,6 +208,11 @@ impl Call {
         self.query.all("tag").all(has) && self.wants_node(&instance.node) && self.query.get("peer").is_none()
     }
 
+    /// Whether a parameter picks instances of a service one by one, or orders them.
+    pub fn picks(&self) -> bool {
+        ["tag", "node-meta", "peer", "filter", "near"].iter().any(|name| self.query.has(name))
+    }
+
     pub fn by_node_meta(&self) -> bool {
         self.query.get("node-meta").is_some()
     }

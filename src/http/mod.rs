@@ -4,14 +4,16 @@
 //! ```text
 //! bytes ─> serve ─> route ─> v1::* ─> Agent        serve: connections and their limits   route: paths, methods
 //!                            │  │                  v1: a file to an API group
-//!                      json ─┘  └─ read, encode    json: bodies in   read: waits   encode: bodies out
+//!                      json ─┘  └─ read, encode    json: bodies in   read: waits   encode: bodies out   list: those kept
 //! ```
 
 mod agent;
 mod call;
 mod encode;
 mod filter;
+mod frames;
 mod json;
+mod list;
 mod query;
 mod read;
 mod reply;

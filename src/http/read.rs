@@ -3,10 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper::StatusCode;
+
 use super::{
     call::{Call, Consistency, Options},
     encode::Json,
-    reply::{Fault, Outcome, Reply},
+    list::{Form, List},
+    reply::{Body, Fault, Outcome, Reply},
 };
 use crate::catalog::{Catalog, Home, Key, Status, Table, Topic, Woken, fold};
 
@@ -38,21 +41,37 @@ impl Call {
     /// # Errors
     /// A parameter that cannot be read, or nobody leads and the answer must not be stale.
     pub async fn read(&self, scope: Scope, write: impl FnOnce(&Catalog, &mut Json)) -> Outcome {
+        let answer = |catalog: &Catalog| {
+            let mut json = Json::default();
+            write(catalog, &mut json);
+            Body::Json(json.into_bytes())
+        };
+        self.read_as(scope, answer).await
+    }
+
+    /// As `read`: every instance of a service, or every passing one, from what is kept of them.
+    pub async fn read_list(&self, key: &str, form: Form, passing: bool) -> Outcome {
+        let scope = Scope::Service { key: key.into(), checks: form == Form::Health };
+        self.read_as(scope, |catalog| Body::List(List::of(catalog.service(key), form, passing))).await
+    }
+
+    async fn read_as(&self, scope: Scope, answer: impl FnOnce(&Catalog) -> Body) -> Outcome {
         let options = self.options()?;
-        let led = self.api.agent.leader().is_some();
+        let led_now = || self.api.agent.leader().is_some();
+        let led = led_now();
         let heard = self.api.agent.catalog().index() > 0;
         if !led && (options.consistency != Consistency::Stale || !heard) {
             return Err(Fault::failed("No cluster leader"));
         }
         let catalog = self.awaited(&scope, &options).await;
-        let reply = Reply::json(|json| write(&catalog, json))
-            .with("x-consul-index", scope.index(&catalog))
-            .with("x-consul-knownleader", self.api.agent.leader().is_some())
-            .with("x-consul-lastcontact", 0)
-            .with("x-consul-query-backend", "blocking-query");
+        let reply = Reply::new(StatusCode::OK, answer(&catalog))
+            .with_number("x-consul-index", scope.index(&catalog))
+            .with_static("x-consul-knownleader", if led_now() { "true" } else { "false" })
+            .with_number("x-consul-lastcontact", 0)
+            .with_static("x-consul-query-backend", "blocking-query");
         Ok(match scope {
             Scope::Coordinates | Scope::Coordinate(_) => reply,
-            _ => reply.with("x-consul-effective-consistency", options.consistency.as_str()),
+            _ => reply.with_static("x-consul-effective-consistency", options.consistency.as_str()),
         })
     }
 

@@ -3,29 +3,33 @@
 
 use std::io::{self, Write};
 
-use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 
-use super::{agent::Failure, encode::Json, json::Malformed};
+use super::{
+    agent::Failure,
+    encode::Json,
+    frames::Frames,
+    json::Malformed,
+    list::{List, ZIP_BYTES_HERE_MAX},
+};
 use crate::catalog::Refusal;
 
-#[derive(Debug)]
 pub struct Reply {
     pub status: StatusCode,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Body,
 }
 
-#[derive(Debug)]
 pub enum Body {
     Empty,
     /// Compact JSON.
     Json(Vec<u8>),
+    /// Compact JSON that is kept.
+    List(List),
     Text(String),
     Html(String),
 }
@@ -41,8 +45,6 @@ pub type Outcome = Result<Reply, Fault>;
 
 /// Smaller bodies are sent as they are.
 const GZIP_BYTES_MIN: usize = 1400;
-/// Larger ones are compressed where nobody else waits for the thread.
-const GZIP_BYTES_HERE_MAX: usize = 64 * 1024;
 
 impl Reply {
     pub fn new(status: StatusCode, body: Body) -> Reply {
@@ -66,31 +68,61 @@ impl Reply {
         self
     }
 
-    /// The connection ends with this answer.
-    pub fn last(self) -> Reply {
-        self.with("connection", "close")
+    pub fn with_static(mut self, name: &'static str, value: &'static str) -> Reply {
+        self.headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
+        self
     }
 
-    pub async fn into_response(self, gzip: bool) -> Response<Full<Bytes>> {
-        let (kind, bytes) = match self.body {
-            Body::Empty => (None, Vec::new()),
-            Body::Json(json) => (Some("application/json"), json),
-            Body::Text(text) => (Some("text/plain; charset=utf-8"), text.into_bytes()),
-            Body::Html(text) => (Some("text/html; charset=utf-8"), text.into_bytes()),
+    pub fn with_number(mut self, name: &'static str, value: u64) -> Reply {
+        self.headers.push((HeaderName::from_static(name), value.into()));
+        self
+    }
+
+    /// The connection ends with this answer.
+    pub fn last(self) -> Reply {
+        self.with_static("connection", "close")
+    }
+
+    pub async fn into_response(self, gzip: bool) -> Response<Frames> {
+        let kind = match self.body {
+            Body::Empty => None,
+            Body::Json(_) | Body::List(_) => Some("application/json"),
+            Body::Text(_) => Some("text/plain; charset=utf-8"),
+            Body::Html(_) => Some("text/html; charset=utf-8"),
         };
-        let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };
-        let mut response = Response::new(Full::default());
+        let (body, is_zipped) = self.body.into_frames(gzip).await;
+        let mut response = Response::new(body);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.reserve(self.headers.len() + 2);
         if let Some(kind) = kind {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        if zipped.is_some() {
+        if is_zipped {
             headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         headers.extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)));
-        *response.body_mut() = Full::new(zipped.unwrap_or(bytes).into());
         response
+    }
+}
+
+impl Body {
+    /// What is sent, and whether it is compressed.
+    async fn into_frames(self, gzip: bool) -> (Frames, bool) {
+        let bytes = match self {
+            Body::Empty => Vec::new(),
+            Body::List(list) => {
+                let zips = gzip && list.bytes() >= GZIP_BYTES_MIN;
+                let zipped = if zips { list.zipped().await } else { None };
+                let is_zipped = zipped.is_some();
+                return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
+            }
+            Body::Json(json) => json,
+            Body::Text(text) | Body::Html(text) => text.into_bytes(),
+        };
+        let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };
+        let is_zipped = zipped.is_some();
+        (Frames::One(zipped.unwrap_or(bytes).into()), is_zipped)
     }
 }
 
@@ -149,7 +181,7 @@ async fn zip(bytes: &[u8]) -> Option<Vec<u8>> {
         encoder.write_all(bytes)?;
         encoder.finish()
     };
-    if bytes.len() <= GZIP_BYTES_HERE_MAX {
+    if bytes.len() <= ZIP_BYTES_HERE_MAX {
         return zip(bytes).ok();
     }
     let bytes = bytes.to_vec();

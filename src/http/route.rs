@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
@@ -19,6 +19,7 @@ use super::{
     agent::Pending,
     call::{Api, Call},
     encode,
+    frames::Frames,
     query::{self, Query},
     reply::{Body, Fault, Outcome, Reply},
     settings::Limits,
@@ -70,7 +71,7 @@ impl Router {
     }
 
     /// `from` is who is connected, where that has an address.
-    pub async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Frames> {
         let gzip = accepts_gzip(request.headers());
         let mut reply = match line(&request) {
             Ok((route, rest)) => self.known(route, rest, request, from).await,
@@ -94,8 +95,12 @@ impl Router {
         };
         let pretty = self.api.settings.load().pretty || query.has("pretty");
         let mut reply = self.called(route, rest, query, request, from).await.unwrap_or_else(Reply::from);
-        if let (true, Body::Json(json)) = (pretty, &mut reply.body) {
-            *json = encode::pretty(json);
+        if pretty {
+            reply.body = match reply.body {
+                Body::Json(json) => Body::Json(encode::pretty(&json)),
+                Body::List(list) => Body::Json(encode::pretty(&list.to_vec())),
+                other => other,
+            };
         }
         known_headers(reply)
     }
@@ -265,7 +270,7 @@ fn unknown(path: &str) -> Reply {
 /// What every answer of a known path carries.
 fn known_headers(mut reply: Reply) -> Reply {
     reply.headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
-    reply.with("x-consul-default-acl-policy", "allow")
+    reply.with_static("x-consul-default-acl-policy", "allow")
 }
 
 async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> Result<Bytes, Fault> {

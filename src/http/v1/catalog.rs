@@ -9,6 +9,7 @@ use crate::{
         call::Call,
         encode::{self, Json},
         filter::{CatalogService, NodeRecord, ServiceRecord},
+        list::Form,
         read::{Scope, find_node},
         reply::{Outcome, Reply},
         route::{Refuses, Route, Takes},
@@ -127,6 +128,9 @@ fn tags(group: &Group, wanted: impl Fn(&Instance) -> bool) -> Option<BTreeSet<&T
 
 async fn service(call: Call) -> Outcome {
     let (key, filter) = (fold(call.name("Missing service name")?), call.filter::<CatalogService>()?);
+    if !call.picks() {
+        return call.read_list(&key, Form::Catalog, false).await;
+    }
     call.read(Scope::Service { key: key.as_ref().into(), checks: false }, |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
         let wanted = instances.filter(|instance| call.wants_instance(instance) && filter.shows(instance));

@@ -8,6 +8,7 @@ use crate::{
         call::Call,
         encode::{self, Json},
         filter::{Filter, HealthCheck, HealthService},
+        list::Form,
         read::{ANY, Scope},
         reply::Outcome,
         route::{Refuses, Route, Takes},
@@ -48,6 +49,9 @@ pub const ROUTES: &[Route] = &[
 async fn service(call: Call) -> Outcome {
     let key = fold(call.name("Missing service name")?);
     let (passing, filter) = (call.flag("passing")?, call.filter::<HealthService>()?);
+    if !call.picks() {
+        return call.read_list(&key, Form::Health, passing).await;
+    }
     let wanted = |instance: &&Arc<Instance>| {
         (!passing || instance.health == Health::Passing)
             && call.wants_instance(instance)
