@@ -66,7 +66,7 @@ macro_rules! scripts {
 }
 
 scripts! {
-    agent canonical catalog coordinate decoding filter health metrics operator parameters register status
+    absent agent canonical catalog coordinate decoding event filter health metrics operator parameters register status
     transport
 }
 
@@ -474,6 +474,22 @@ async fn a_service_is_followed_by_its_hash() {
     let asked = wait_for(&api, &format!("/v1/agent/service/web?hash={hash}"), 0).await;
     put(api.addr, "/v1/agent/service/deregister/web", "").await;
     assert_eq!(answered(asked).await.status, 404);
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_list_of_events_waits_for_another() {
+    let api = Running::start(Settings::default());
+    let asked = wait_for(&api, "/v1/event/list?name=deploy", 1).await;
+    put(api.addr, "/v1/event/fire/other", "").await;
+    settle(&api, 1).await;
+    let fired: serde_json::Value =
+        serde_json::from_str(put(api.addr, "/v1/event/fire/deploy", "").await.text()).unwrap();
+    let first = answered(asked).await;
+    assert!(first.text().contains(fired["ID"].as_str().unwrap()) && index(&first) != 1, "{first:?}");
+    let asked = wait_for(&api, "/v1/event/list?name=deploy", index(&first)).await;
+    put(api.addr, "/v1/event/fire/deploy", "").await;
+    assert_ne!(index(&answered(asked).await), index(&first));
     api.stop().await;
 }
 

@@ -11,7 +11,7 @@ use crate::{
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{About, Agent, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Event, Failure, Member, Pending, ServerStatus},
     raft::ProposeError,
 };
 
@@ -156,18 +156,34 @@ impl Agent for Shared {
         })
     }
 
+    fn leave(&self) -> Pending<'_, ()> {
+        self.leaving.cancel();
+        Box::pin(std::future::ready(()))
+    }
+
+    fn fire(&self, event: Event) -> Pending<'_, Result<(), Failure>> {
+        let (node, services) = (&self.identity.node_name, Agent::services(self));
+        let mut fired = Ok(());
+        self.events.send_if_modified(|events| {
+            fired = events.fire(event, node, &services);
+            fired.is_ok()
+        });
+        Box::pin(std::future::ready(fired.map_err(|untold| Failure::Other(untold.to_string()))))
+    }
+
+    fn events(&self) -> Vec<Arc<Event>> {
+        self.events.borrow().heard().cloned().collect()
+    }
+
+    fn events_changed(&self) -> Pending<'static, ()> {
+        let mut events = self.events.subscribe();
+        Box::pin(async move {
+            // An agent that is gone hears nothing more.
+            let _gone = events.changed().await;
+        })
+    }
+
     fn about(&self) -> About {
-        let (leads, raft) = (self.raft.leader(), self.raft.stats());
-        let refused_for_space = self.raft.counters().refused(ProposeError::DiskFull).get();
-        let count = |number: usize| Text::from(number.to_string());
-        let (services, checks) = {
-            let state = self.state();
-            (count(state.local.services().count()), count(state.local.checks().count()))
-        };
-        let text = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(key, value)| (Text::from(*key), Text::from(*value))).collect()
-        };
-        let section = |name: &str, pairs: Vec<(Text, Text)>| (Text::from(name), pairs);
         let meta = Map::clone(&self.node_meta.load());
         About {
             node: self.identity.node_name.clone(),
@@ -178,34 +194,7 @@ impl Agent for Shared {
             dns_addrs: self.dns_addrs.clone(),
             member: self.own_member(false),
             meta: meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            stats: vec![
-                section("agent", vec![("services".into(), services), ("checks".into(), checks)]),
-                section(
-                    "build",
-                    text(&[("version", COMPATIBLE_VERSION), ("lictor", env!("CARGO_PKG_VERSION"))]),
-                ),
-                section(
-                    "consul",
-                    text(&[
-                        ("acl", "disabled"),
-                        ("bootstrap", "true"),
-                        ("known_datacenters", "1"),
-                        ("leader", if leads.is_some() { "true" } else { "false" }),
-                        ("leader_addr", &leads.map(|leader| leader.to_string()).unwrap_or_default()),
-                        ("server", "true"),
-                    ]),
-                ),
-                section(
-                    "raft",
-                    text(&[
-                        ("log_bytes", &raft.log_bytes.to_string()),
-                        ("num_peers", "0"),
-                        ("refused_for_space", &refused_for_space.to_string()),
-                        ("state", if leads.is_some() { "Leader" } else { "Follower" }),
-                    ]),
-                ),
-                section("runtime", text(&[("arch", std::env::consts::ARCH), ("os", std::env::consts::OS)])),
-            ],
+            stats: self.stats(),
         }
     }
 

@@ -218,7 +218,7 @@ impl Shared {
                 read(&counters.commit),
             ),
             Figure::gauge("consul.raft.peers", "Servers with a voice.", self.raft.peers().len() as f64),
-            Figure::gauge("consul.raft.last_index", "The newest entry of the log.", stats.last_index as f64),
+            Figure::gauge("consul.raft.last_index", "The newest entry of the log.", stats.last.0 as f64),
             Figure::gauge(
                 "consul.raft.applied_index",
                 "The newest that is applied.",

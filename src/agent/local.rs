@@ -16,7 +16,7 @@ use imbl::OrdMap;
 
 use crate::{
     catalog::{Check, Key, Map, Service, ServiceAddress, Status, Text, fold},
-    check::{Definition, Kind, ServiceDefinition},
+    check::{Definition, Kind, NODE_MAINTENANCE, SERVICE_MAINTENANCE, ServiceDefinition},
 };
 
 pub use kept::{Kept, Registered};
@@ -109,10 +109,6 @@ pub enum Unknown {
     #[error("CheckID {0:?} does not have associated TTL")]
     NoTtl(String),
 }
-
-/// The check that takes a node out of every answer.
-pub const NODE_MAINTENANCE: &str = "_node_maintenance";
-const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
 
 impl Local {
     /// # Errors

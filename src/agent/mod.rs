@@ -9,10 +9,12 @@ mod activation;
 mod api;
 mod change;
 mod data_dir;
+mod events;
 mod figures;
 mod keep;
 mod local;
 pub mod port;
+mod stats;
 mod sync;
 mod zones;
 
@@ -39,6 +41,7 @@ use crate::{
     server,
     telemetry::{self, Telemetry, send_statsd},
 };
+use events::Events;
 use keep::{Keeper, Store};
 use sync::Scope;
 
@@ -143,6 +146,9 @@ struct Shared {
     told: watch::Sender<u64>,
     /// Rises with each change to what is registered here.
     registered: watch::Sender<u64>,
+    events: watch::Sender<Events>,
+    /// Cancelled when somebody asks this agent to leave.
+    leaving: CancellationToken,
     dns: Arc<ArcSwap<dns::Settings>>,
     dns_addrs: Vec<SocketAddr>,
     zones: Arc<zones::Zones>,
@@ -235,6 +241,8 @@ impl Agent {
             changed: watch::channel(0).0,
             told: watch::channel(0).0,
             registered: watch::channel(0).0,
+            events: watch::channel(Events::default()).0,
+            leaving: CancellationToken::new(),
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
             zones: Arc::default(),
@@ -302,6 +310,11 @@ impl Agent {
     /// Every fault, a line each.
     pub async fn reload(&self) -> Result<(), String> {
         self.shared.reload().await
+    }
+
+    /// Cancelled when somebody asks over HTTP that this agent leaves.
+    pub fn leaving(&self) -> CancellationToken {
+        self.shared.leaving.clone()
     }
 
     /// Ends when a part ended that should not have.

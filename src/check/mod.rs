@@ -20,5 +20,9 @@ pub use runner::{Runner, Settings, Told};
 pub use spec::{CheckSpec, Invalid, ServiceSpec, Span};
 pub use verdict::Verdict;
 
+/// The check that takes a node out of every answer, and with a service's id behind it the one that takes out that service.
+pub const NODE_MAINTENANCE: &str = "_node_maintenance";
+pub const SERVICE_MAINTENANCE: &str = "_service_maintenance:";
+
 #[cfg(test)]
 mod tests;

@@ -103,9 +103,11 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
     tracing::info!("Consul agent running!");
     notify::ready();
     let mut watchdog = notify::watchdog_interval().map(tokio::time::interval);
+    let leaving = agent.leaving();
     let asked = loop {
         tokio::select! {
             () = agent.failed() => break None,
+            () = leaving.cancelled() => break Some(Asked::Leave),
             () = tick(&mut watchdog) => notify::alive(),
             asked = signals.next() => match asked {
                 Asked::Reload => {
@@ -123,6 +125,7 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
     let leaves = match asked {
         Some(Asked::Interrupt) => !config.skip_leave_on_interrupt,
         Some(Asked::Terminate) => config.leave_on_terminate,
+        Some(Asked::Leave) => true,
         _ => false,
     };
     if let Some(asked) = asked {
@@ -224,12 +227,13 @@ fn banner(config: &Config, identity: &Identity) {
     println!("\n==> Log data will now stream in as it occurs:\n");
 }
 
-/// What a signal asks for.
+/// What a signal asks for, or a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Reload,
     Interrupt,
     Terminate,
+    Leave,
 }
 
 impl Asked {
@@ -238,6 +242,7 @@ impl Asked {
             Asked::Reload => "hangup",
             Asked::Interrupt => "interrupt",
             Asked::Terminate => "terminated",
+            Asked::Leave => "leave",
         }
     }
 }

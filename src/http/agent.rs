@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::{
@@ -68,6 +69,18 @@ pub trait Agent: Subscribe {
     /// Reads the configuration again; with any fault in it, nothing changes.
     fn reload(&self) -> Pending<'_, Result<(), Failure>>;
 
+    /// Leaves the others, and ends this agent in order; returns when that has begun.
+    fn leave(&self) -> Pending<'_, ()>;
+
+    /// Tells an event to every agent of this datacenter.
+    fn fire(&self, event: Event) -> Pending<'_, Result<(), Failure>>;
+
+    /// The last events that this agent heard of those that are for it, oldest first.
+    fn events(&self) -> Vec<Arc<Event>>;
+
+    /// Registers now, and ends after another event. It may end without one.
+    fn events_changed(&self) -> Pending<'static, ()>;
+
     fn about(&self) -> About;
 
     /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
@@ -92,6 +105,20 @@ pub enum Failure {
     /// Anything else, in words for whoever asked.
     #[error("{0}")]
     Other(String),
+}
+
+/// Something that users tell to agents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Event {
+    pub id: Uuid,
+    pub name: String,
+    pub payload: Bytes,
+    /// Patterns of the nodes that it is for, of services on them and of their tags; empty for all.
+    pub node_filter: String,
+    pub service_filter: String,
+    pub tag_filter: String,
+    /// Lamport's time; 0 until it is told.
+    pub time: u64,
 }
 
 /// An agent, as others see it.

@@ -37,6 +37,8 @@ pub struct Call {
     pub is_get: bool,
     /// Whether figures are asked for as Prometheus' text, by the Accept header.
     pub wants_openmetrics: bool,
+    /// Whether a plain text is asked for, by the Accept header.
+    pub wants_text: bool,
     /// Empty for a GET, whatever came with it.
     pub body: Bytes,
 }
@@ -88,24 +90,33 @@ impl Call {
 
     /// Every parameter of a read of the catalog that may refuse it.
     pub fn options(&self) -> Result<Options, Fault> {
-        let index = self.query.get("index").map_or(Ok(0), |index| {
-            let digits = index.bytes().all(|byte| byte.is_ascii_digit());
-            index.parse().ok().filter(|_| digits).ok_or_else(|| Fault::bad("Invalid index"))
-        })?;
+        let index = self.index()?;
         let wait = self.wait()?;
         let consistency = self.consistency()?;
         self.own_datacenter()?;
         Ok(Options { consistency, index, wait })
     }
 
+    /// Answer when the index is above this; 0 is at once.
+    pub fn index(&self) -> Result<u64, Fault> {
+        self.query.get("index").map_or(Ok(0), |index| {
+            let digits = index.bytes().all(|byte| byte.is_ascii_digit());
+            index.parse().ok().filter(|_| digits).ok_or_else(|| Fault::bad("Invalid index"))
+        })
+    }
+
     pub fn wait(&self) -> Result<Duration, Fault> {
         let settings = self.api.settings.load();
+        self.wait_within(settings.query_wait, settings.query_wait_max)
+    }
+
+    pub fn wait_within(&self, unless_said: Duration, max: Duration) -> Result<Duration, Fault> {
         let nanos = match self.query.get("wait") {
             None => 0,
             Some(wait) => parse_duration(wait).map_err(|_| Fault::bad("Invalid wait time"))?.nanos,
         };
         let asked = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0).map(Duration::from_nanos);
-        Ok(asked.unwrap_or(settings.query_wait).min(settings.query_wait_max))
+        Ok(asked.unwrap_or(unless_said).min(max))
     }
 
     pub fn consistency(&self) -> Result<Consistency, Fault> {

@@ -33,6 +33,8 @@ pub enum Scope {
     State(String),
     Coordinates,
     Coordinate(Key),
+    /// What is never there.
+    Absent,
 }
 
 impl Call {
@@ -128,6 +130,7 @@ impl Scope {
             Scope::Node(asked) => {
                 Some(find_node(catalog, asked).map_or(catalog.node_gone(), |home| home.index()))
             }
+            Scope::Absent => None,
             Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
             Scope::Coordinates | Scope::Coordinate(_) => newest(&[Table::Coordinates]),
         };
@@ -146,6 +149,7 @@ impl Scope {
                 // By an id it may come under any name.
                 None => vec![Topic::Nodes, Topic::NodeGone],
             },
+            Scope::Absent => vec![],
             Scope::NodeChecks(node) => vec![Topic::NodeChecks(node.clone())],
             Scope::ServiceChecks(key) => vec![Topic::Service(key.clone())],
             Scope::State(state) if state == ANY => vec![Topic::Checks],

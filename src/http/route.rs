@@ -124,8 +124,9 @@ impl Router {
         route.refuses.check(&query, request.headers())?;
         let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
         let wants_openmetrics = wants_openmetrics(request.headers());
+        let wants_text = wants_text(request.headers());
         let is_get = request.method() == Method::GET;
-        let call = |body| Call { api, rest, query, source, is_get, wants_openmetrics, body };
+        let call = |body| Call { api, rest, query, source, is_get, wants_openmetrics, wants_text, body };
         if is_get {
             drop(request); // its headers hold the buffer that they were read into
             return (route.handler)(call(Bytes::new())).await;
@@ -322,6 +323,11 @@ fn wants_openmetrics(headers: &HeaderMap) -> bool {
             _ => false,
         }
     })
+}
+
+fn wants_text(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.starts_with("text/plain"))
 }
 
 fn is_printable(c: char) -> bool {

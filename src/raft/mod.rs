@@ -104,9 +104,12 @@ struct Kept {
 pub struct Stats {
     /// What the log holds now, as written out.
     pub log_bytes: usize,
-    /// Of the newest entry, and of the newest that is applied.
-    pub last_index: u64,
+    pub term: u64,
+    /// Of the newest entry that was applied.
     pub applied_index: u64,
+    /// Index and term of the newest entry in the log, and of the newest one in a snapshot.
+    pub last: (u64, u64),
+    pub snapshot: (u64, u64),
 }
 
 /// Where this server stands.
@@ -297,10 +300,14 @@ impl Raft {
     }
 
     pub fn stats(&self) -> Stats {
+        let metrics = self.consensus.metrics().borrow().clone();
+        let place = |at: Option<LogId<u64>>| at.map_or((0, 0), |at| (at.index, at.leader_id.term));
         Stats {
             log_bytes: self.log.bytes(),
-            last_index: self.log.last().map_or(0, |last| last.index),
-            applied_index: self.consensus.metrics().borrow().last_applied.map_or(0, |applied| applied.index),
+            term: metrics.current_term,
+            applied_index: place(metrics.last_applied).0,
+            last: place(self.log.last().max(metrics.last_applied)),
+            snapshot: place(metrics.snapshot),
         }
     }
 

@@ -15,7 +15,7 @@ use lictor::{
         Topic, Woken,
     },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Event, Failure, Member, Pending, ServerStatus},
 };
 use tokio::sync::{broadcast, watch};
 
@@ -27,6 +27,9 @@ pub struct Memory {
     checks: Mutex<BTreeMap<String, OwnCheck>>,
     datacenter: Text,
     pub led: AtomicBool,
+    /// Somebody asked it to.
+    pub left: AtomicBool,
+    pub events: Mutex<Vec<Arc<Event>>>,
     /// Proposals are never answered.
     pub stuck: AtomicBool,
     /// Of the agent's own registrations.
@@ -70,6 +73,8 @@ impl Memory {
             checks: Mutex::default(),
             datacenter: "north".into(),
             led: AtomicBool::new(true),
+            left: AtomicBool::default(),
+            events: Mutex::default(),
             stuck: AtomicBool::default(),
             changed: watch::channel(()).0,
             changes: broadcast::channel(64).0,
@@ -279,6 +284,26 @@ impl Agent for Memory {
 
     fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {
         self.done(self.led.load(Ordering::SeqCst).then(|| "# TYPE a gauge\na 1\n".to_string()))
+    }
+
+    fn leave(&self) -> Pending<'_, ()> {
+        self.left.store(true, Ordering::SeqCst);
+        self.done(())
+    }
+
+    fn fire(&self, event: Event) -> Pending<'_, Result<(), Failure>> {
+        let mut events = self.events.lock().unwrap();
+        let event = Event { time: events.len() as u64 + 1, ..event };
+        events.push(event.into());
+        self.done(Ok(()))
+    }
+
+    fn events(&self) -> Vec<Arc<Event>> {
+        self.events.lock().unwrap().clone()
+    }
+
+    fn events_changed(&self) -> Pending<'static, ()> {
+        self.wait()
     }
 
     fn about(&self) -> About {

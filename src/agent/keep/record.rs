@@ -11,9 +11,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    agent::local::{Kept, NODE_MAINTENANCE, Registered},
+    agent::local::{Kept, Registered},
     catalog::{Text, fold},
-    check::Invalid,
+    check::{Invalid, NODE_MAINTENANCE},
 };
 
 /// What is wrong with a file. Whatever it is, the file is set aside, and the agent starts.

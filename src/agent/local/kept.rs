@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::{Local, NODE_MAINTENANCE, OwnCheck, OwnService, Source};
+use super::{Local, OwnCheck, OwnService, Source};
 use crate::{
     catalog::{Check, Key, Service, Status, Text, fold},
-    check::{Definition, ServiceDefinition},
+    check::{Definition, NODE_MAINTENANCE, ServiceDefinition},
 };
 
 /// One thing that is kept.

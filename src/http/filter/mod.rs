@@ -136,16 +136,23 @@ fn number(text: &str) -> Result<i128, &'static str> {
     number.filter(|number| i64::try_from(*number).is_ok()).ok_or("value out of range")
 }
 
-fn regex(pattern: &str, left: &mut usize) -> Result<Regex, String> {
+fn regex(text: &str, left: &mut usize) -> Result<Regex, String> {
     *left = left.checked_sub(1).ok_or_else(|| format!("more than {REGEXES_MAX} regular expressions"))?;
-    let mut builder = RegexBuilder::new(pattern);
+    pattern(text).map_err(|fault| format!("Failed to compile regular expression {text:?}: {fault}"))
+}
+
+/// A pattern that a client gave us, bounded.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn pattern(text: &str) -> Result<Regex, String> {
+    let mut builder = RegexBuilder::new(text);
     builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX);
     builder.build().map_err(|error| {
         let text = error.to_string();
         // Of several lines that show the place, the last one says what is wrong.
         let fault = text.lines().last().unwrap_or_default();
-        let fault = fault.strip_prefix("error: ").unwrap_or(fault);
-        format!("Failed to compile regular expression {pattern:?}: error parsing regexp: {fault}")
+        format!("error parsing regexp: {}", fault.strip_prefix("error: ").unwrap_or(fault))
     })
 }
 

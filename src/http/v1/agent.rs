@@ -7,7 +7,7 @@ use crate::{
         agent::About,
         call::Call,
         encode::{self, Json},
-        filter::{AgentMember, HealthCheck, ServiceRecord},
+        filter::{HealthCheck, ServiceRecord},
         json::Object,
         query::parse_flag,
         read::jitter,
@@ -25,11 +25,11 @@ pub const ROUTES: &[Route] = &[
         handler: |call| Box::pin(about(call)),
     },
     Route {
-        path: "/v1/agent/members",
+        path: "/v1/agent/version",
         methods: &["GET"],
-        refuses: Refuses::Partitions,
+        refuses: Refuses::Nothing,
         takes: Takes::PLAIN,
-        handler: |call| Box::pin(members(call)),
+        handler: |call| Box::pin(version(call)),
     },
     Route {
         path: "/v1/agent/reload",
@@ -130,20 +130,6 @@ pub const ROUTES: &[Route] = &[
         handler: |call| Box::pin(update(call)),
     },
 ];
-
-async fn members(call: Call) -> Outcome {
-    if call.query.get("segment").is_some_and(|segment| segment != "_all") {
-        return Err(Fault::failed("Network segments are not supported in this version of Consul"));
-    }
-    let (wan, filter) = (call.query.get("wan").is_some(), call.filter::<AgentMember>()?);
-    let members = call.api.agent.members(wan);
-    Ok(Reply::json(|json| {
-        json.list(|json| {
-            let wanted = members.iter().filter(|member| filter.shows(member));
-            wanted.for_each(|member| encode::member(json, member));
-        });
-    }))
-}
 
 async fn reload(call: Call) -> Outcome {
     call.api.agent.reload().await?;
@@ -304,6 +290,19 @@ async fn about(call: Call) -> Outcome {
     }))
 }
 
+async fn version(call: Call) -> Outcome {
+    let about = call.api.agent.about();
+    Ok(Reply::json(|json| {
+        json.object(|json| {
+            json.key("SHA").text("");
+            json.key("BuildDate").text(BUILD_DATE);
+            json.key("HumanVersion").text(&about.version);
+            json.key("FIPS").text("");
+            json.key("LictorVersion").text(env!("CARGO_PKG_VERSION"));
+        });
+    }))
+}
+
 /// Clients read versions here to know what they may ask for: it is that of the Consul we keep to, ours beside it.
 fn config(json: &mut Json, datacenter: &str, about: &About) {
     json.key("Datacenter").text(datacenter);
@@ -313,9 +312,11 @@ fn config(json: &mut Json, datacenter: &str, about: &About) {
     json.key("Revision").text("");
     json.key("Server").flag(about.server);
     json.key("Version").text(&about.version);
-    json.key("BuildDate").text("1970-01-01T00:00:00Z");
+    json.key("BuildDate").text(BUILD_DATE);
     json.key("LictorVersion").text(env!("CARGO_PKG_VERSION"));
 }
 
+/// Builds are alike whenever they are made.
+const BUILD_DATE: &str = "1970-01-01T00:00:00Z";
 /// Of a member that has not been measured.
 const NO_COORDINATE: &str = r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;

@@ -60,6 +60,20 @@ pub const ROUTES: &[Route] = &[
         handler: |call| Box::pin(service(call)),
     },
     Route {
+        path: "/v1/catalog/connect/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
+        handler: |call| Box::pin(connect(call)),
+    },
+    Route {
+        path: "/v1/catalog/gateway-services/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
+        handler: |call| Box::pin(gateway_services(call)),
+    },
+    Route {
         path: "/v1/catalog/node/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
@@ -140,6 +154,18 @@ async fn service(call: Call) -> Outcome {
         });
     })
     .await
+}
+
+/// No instance here speaks for another, or by itself, in a mesh.
+async fn connect(call: Call) -> Outcome {
+    call.name("Missing service name")?;
+    call.filter::<CatalogService>()?;
+    call.read(Scope::Absent, |_, json| json.list(|_| {})).await
+}
+
+async fn gateway_services(call: Call) -> Outcome {
+    call.name("Missing gateway name")?;
+    call.read(Scope::Absent, |_, json| json.list(|_| {})).await
 }
 
 async fn node(call: Call) -> Outcome {

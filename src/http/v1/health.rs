@@ -24,6 +24,20 @@ pub const ROUTES: &[Route] = &[
         handler: |call| Box::pin(service(call)),
     },
     Route {
+        path: "/v1/health/connect/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
+        handler: |call| Box::pin(no_mesh(call)),
+    },
+    Route {
+        path: "/v1/health/ingress/",
+        methods: &["GET"],
+        refuses: Refuses::NamespacesAndPartitions,
+        takes: Takes::PLAIN,
+        handler: |call| Box::pin(no_mesh(call)),
+    },
+    Route {
         path: "/v1/health/node/",
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
@@ -66,6 +80,14 @@ async fn service(call: Call) -> Outcome {
         });
     })
     .await
+}
+
+/// No instance here speaks for another, or by itself, in a mesh.
+async fn no_mesh(call: Call) -> Outcome {
+    call.name("Missing service name")?;
+    call.flag("passing")?;
+    call.filter::<HealthService>()?;
+    call.read(Scope::Absent, |_, json| json.list(|_| {})).await
 }
 
 async fn node(call: Call) -> Outcome {

@@ -1,12 +1,16 @@
 //! The routes under `/v1/`: a file to an API group, each with the table of its paths.
 
+mod absent;
 mod agent;
+mod agent_health;
 mod catalog;
 mod coordinate;
 mod definition;
+mod event;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod member;
 mod operator;
 mod register;
 mod status;
@@ -14,11 +18,15 @@ mod telemetry;
 
 use super::route::Route;
 
-pub const ROUTES: [&[Route]; 7] = [
+pub const ROUTES: [&[Route]; 11] = [
+    absent::ROUTES,
     agent::ROUTES,
+    agent_health::ROUTES,
     catalog::ROUTES,
     coordinate::ROUTES,
+    event::ROUTES,
     health::ROUTES,
+    member::ROUTES,
     operator::ROUTES,
     status::ROUTES,
     telemetry::ROUTES,
