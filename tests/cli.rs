@@ -27,10 +27,11 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { catalog conventions maintenance services }
+scripts! { catalog conventions maintenance operator services }
 
 /// A case is `== what it shows` and steps. `$ WORDS` runs them, `$1 WORDS` keeps the first line of each stream, `< TEXT` is
-/// a line of its input, `write NAME TEXT` makes a file below DIR, `PUT PATH BODY` asks the agent. What came of it stands
+/// a line of its input, `write NAME TEXT` makes a file below DIR, `PUT PATH BODY` asks the agent, `until PATH` waits until it has such a
+/// thing. What came of it stands
 /// behind: `  ` a line of output, `! ` one of standard error, `exit CODE` where that is not 0.
 fn run_script(file: &str) {
     let arguments = ["-dev", "-advertise=10.0.0.1", &format!("-node-id={NODE_ID}")];
@@ -80,6 +81,14 @@ fn step(agent: &Agent, line: &str, input: &str) -> String {
             let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
             let (status, answer) = agent.request("PUT", path, body);
             assert_eq!(status, 200, "{line}: {answer}");
+            String::new()
+        }
+        "until" => {
+            support::wait_for(
+                line,
+                || (agent.request("GET", rest, "").0 == 200).then_some(()),
+                || agent.request("GET", rest, "").1,
+            );
             String::new()
         }
         _ => String::new(),

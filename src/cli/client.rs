@@ -48,6 +48,11 @@ pub const SERVERS: &[Flag] = &[
     Flag::text("partition", "sent as it is; CONSUL_PARTITION"),
 ];
 
+/// Whether a flag is no command's own.
+pub fn is_common(flag: &str) -> bool {
+    AGENT.iter().chain(SERVERS).any(|common| common.name == flag)
+}
+
 /// A request is answered within this, where it does not say otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -118,6 +123,10 @@ impl Request {
 
     pub fn put(path: impl Into<String>) -> Request {
         Request::new(Method::PUT, path.into())
+    }
+
+    pub fn post(path: impl Into<String>) -> Request {
+        Request::new(Method::POST, path.into())
     }
 
     pub fn delete(path: impl Into<String>) -> Request {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, client};
 use crate::{
     check::parse_duration,
     config::{FlagError, Takes, parse_bool, parse_error, parse_int, split_flags},
@@ -172,15 +172,19 @@ impl Command {
 
     pub fn usage(&self) -> String {
         let arguments = [" ", self.arguments].concat();
-        let flags = self.flag_help();
-        let lines: String = flags.iter().map(|(flag, help)| format!("\n  -{flag:<28}{help}")).collect();
-        let options = if flags.is_empty() { "" } else { "\n\nOptions:" };
-        format!(
-            "Usage: lictor {} [options]{}\n\n  {}{options}{lines}",
-            self.name,
-            arguments.trim_end(),
-            self.does
-        )
+        let head = format!("Usage: lictor {} [options]{}", self.name, arguments.trim_end());
+        let speaks = !matches!(self.run, Run::Words(_));
+        let (common, own): (Vec<_>, Vec<_>) =
+            self.flag_help().into_iter().partition(|(name, _)| speaks && client::is_common(name));
+        let section = |title: &str, flags: &[(&str, &str)]| match flags {
+            [] => String::new(),
+            flags => {
+                let lines = flags.iter().map(|(flag, help)| format!("\n  -{flag:<28}{help}"));
+                format!("\n\n{title}{}", lines.collect::<String>())
+            }
+        };
+        let own = section("Options:", &own);
+        format!("{head}\n\n  {}{own}{}", self.does, section("Of the way to the agent:", &common))
     }
 }
 

@@ -16,10 +16,13 @@ mod line;
 mod lock;
 pub mod log;
 mod maint;
+mod members;
 mod monitor;
 mod notify;
+mod operator;
 mod output;
 mod reload;
+mod rtt;
 mod services;
 mod validate;
 mod version;
@@ -50,7 +53,9 @@ const COMMANDS: &[&Command] = &[
     &completions::COMMAND,
     &dns::INSTALL,
     &event::COMMAND,
+    &members::FORCE_LEAVE,
     &info::COMMAND,
+    &members::JOIN,
     &kv::DELETE,
     &kv::EXPORT,
     &kv::GET,
@@ -59,8 +64,17 @@ const COMMANDS: &[&Command] = &[
     &leave::COMMAND,
     &lock::COMMAND,
     &maint::COMMAND,
+    &members::MEMBERS,
     &monitor::COMMAND,
+    &operator::GET_CONFIG,
+    &operator::SET_CONFIG,
+    &operator::STATE,
+    &operator::LIST_PEERS,
+    &operator::REMOVE_PEER,
+    &operator::TRANSFER_LEADER,
+    &operator::INSTANCES,
     &reload::COMMAND,
+    &rtt::COMMAND,
     &services::DEREGISTER,
     &services::REGISTER,
     &validate::COMMAND,
@@ -73,6 +87,10 @@ const GROUPS: &[(&str, &str)] = &[
     ("catalog", "Asks what the catalog holds"),
     ("dns", "Has this machine's resolver ask lictor"),
     ("kv", "Reads and writes keys"),
+    ("operator", "For those who run the servers"),
+    ("operator autopilot", "How the servers look after themselves"),
+    ("operator raft", "The servers that agree"),
+    ("operator usage", "How much there is"),
     ("services", "Registers and deregisters services of the agent"),
 ];
 

@@ -46,6 +46,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     padded(rows, 2)
 }
 
+/// As a table, with more space.
+pub fn spread(rows: &[Vec<String>]) -> String {
+    padded(rows, 6)
+}
+
 /// Names and values, six spaces apart.
 pub fn labels(rows: &[(&str, String)]) -> String {
     let rows: Vec<_> = rows.iter().map(|(name, value)| vec![name.to_string(), value.clone()]).collect();

@@ -1,0 +1,9 @@
+//! `lictor operator`: what those who run the servers see and set.
+
+mod autopilot;
+mod raft;
+mod usage;
+
+pub use autopilot::{GET_CONFIG, SET_CONFIG, STATE};
+pub use raft::{LIST_PEERS, REMOVE_PEER, TRANSFER_LEADER};
+pub use usage::INSTANCES;
