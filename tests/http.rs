@@ -66,8 +66,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    absent agent canonical catalog coordinate decoding event filter health metrics operator parameters register status
-    transport
+    absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters register
+    session status transport txn
 }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;

@@ -32,6 +32,8 @@ pub enum Body {
     List(List),
     Text(String),
     Html(String),
+    /// Bytes of somebody's own, which no browser shall make more of than text.
+    Raw(Vec<u8>),
 }
 
 /// Why a request is refused.
@@ -59,6 +61,11 @@ impl Reply {
         let mut json = Json::default();
         write(&mut json);
         Reply::new(StatusCode::OK, Body::Json(json.into_bytes()))
+    }
+
+    /// A truth value, as writes answer.
+    pub fn flag(flag: bool) -> Reply {
+        Reply::json(|json| json.flag(flag))
     }
 
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
@@ -89,6 +96,7 @@ impl Reply {
             Body::Json(_) | Body::List(_) => Some("application/json"),
             Body::Text(_) => Some("text/plain; charset=utf-8"),
             Body::Html(_) => Some("text/html; charset=utf-8"),
+            Body::Raw(_) => Some("text/plain"),
         };
         let (body, is_zipped) = self.body.into_frames(gzip).await;
         let mut response = Response::new(body);
@@ -117,7 +125,7 @@ impl Body {
                 let is_zipped = zipped.is_some();
                 return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
             }
-            Body::Json(json) => json,
+            Body::Json(bytes) | Body::Raw(bytes) => bytes,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };
         let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };

@@ -18,6 +18,7 @@ use lictor::{
     http::{About, Agent, Event, Failure, Member, Pending, ServerStatus},
 };
 use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
 
 const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
 
@@ -26,6 +27,7 @@ pub struct Memory {
     services: Mutex<BTreeMap<String, Arc<Service>>>,
     checks: Mutex<BTreeMap<String, OwnCheck>>,
     datacenter: Text,
+    node: Text,
     pub led: AtomicBool,
     /// Somebody asked it to.
     pub left: AtomicBool,
@@ -72,6 +74,7 @@ impl Memory {
             services: Mutex::default(),
             checks: Mutex::default(),
             datacenter: "north".into(),
+            node: "oak".into(),
             led: AtomicBool::new(true),
             left: AtomicBool::default(),
             events: Mutex::default(),
@@ -151,6 +154,14 @@ impl Subscribe for Memory {
 impl Agent for Memory {
     fn datacenter(&self) -> &Text {
         &self.datacenter
+    }
+
+    fn node(&self) -> &Text {
+        &self.node
+    }
+
+    fn renew_session(&self, _id: Uuid) -> Pending<'_, Result<(), Failure>> {
+        self.done(Ok(()))
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {

@@ -10,15 +10,18 @@ mod event;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod kv;
 mod member;
 mod operator;
 mod register;
+mod session;
 mod status;
 mod telemetry;
+mod txn;
 
 use super::route::Route;
 
-pub const ROUTES: [&[Route]; 11] = [
+pub const ROUTES: [&[Route]; 14] = [
     absent::ROUTES,
     agent::ROUTES,
     agent_health::ROUTES,
@@ -26,8 +29,11 @@ pub const ROUTES: [&[Route]; 11] = [
     coordinate::ROUTES,
     event::ROUTES,
     health::ROUTES,
+    kv::ROUTES,
     member::ROUTES,
     operator::ROUTES,
+    session::ROUTES,
     status::ROUTES,
     telemetry::ROUTES,
+    txn::ROUTES,
 ];
