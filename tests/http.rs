@@ -16,7 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use client::{Answer, DEADLINE, ask, connect, get, put, send};
+use client::{Answer, DEADLINE, ask, connect, get, put, put_bytes, send};
 use lictor::http::{Limits, Server, Settings, response_header};
 use memory::Memory;
 use tokio::{
@@ -66,8 +66,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters register
-    session status transport traps txn
+    absent agent canonical catalog coordinate decoding event filter health metrics operator parameters register status
+    transport
 }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
@@ -326,7 +326,6 @@ fn index(answer: &Answer) -> u64 {
     answer.header("x-consul-index").expect("an index").parse().unwrap()
 }
 
-/// Trap 1 of `http-api.md` §11.
 #[tokio::test]
 async fn a_read_waits_for_what_it_reads() {
     for path in ["/v1/health/service/web", "/v1/catalog/service/WEB"] {
@@ -388,7 +387,6 @@ async fn every_read_of_the_catalog_can_wait() {
     api.stop().await;
 }
 
-/// Trap 2 of `http-api.md` §11.
 #[tokio::test]
 async fn a_wait_has_an_end() {
     let api = Running::start(Settings { query_wait: Duration::from_millis(5), ..Settings::default() });
@@ -399,8 +397,6 @@ async fn a_wait_has_an_end() {
         let again = get(api.addr, &path).await;
         assert_eq!((again.status, index(&again), &again.body), (200, index(&first), &first.body), "{wait}");
     }
-    let missing = get(api.addr, "/v1/kv/nothing?index=99&wait=1ms").await;
-    assert_eq!((missing.status, missing.text()), (404, ""), "of a key that is not there, too");
     let ahead = get(api.addr, "/v1/health/service/web?index=99&wait=1ms").await;
     assert_eq!(index(&ahead), index(&first), "an index that never was is answered with the real one");
     let settings = Settings { query_wait_max: Duration::from_millis(5), ..Settings::default() };
@@ -497,7 +493,6 @@ async fn a_list_of_events_waits_for_another() {
     api.stop().await;
 }
 
-/// Trap 14 of `http-api.md` §11.
 #[tokio::test]
 async fn without_a_leader_only_what_may_be_stale_is_answered() {
     let api = Running::start(Settings::default());
@@ -568,5 +563,56 @@ async fn servers_that_nobody_leads_are_not_healthy() {
     }
     let health = get(api.addr, "/v1/operator/autopilot/health?stale").await;
     assert!(health.status == 429 && health.text().contains("\"Healthy\":false"), "{}", health.text());
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn an_archive_is_saved_and_put_back() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let saved = get(api.addr, "/v1/snapshot").await;
+    assert_eq!((saved.status, saved.header("content-type")), (200, Some("application/x-gzip")));
+    let headers = ["x-consul-index", "x-consul-knownleader", "x-consul-lastcontact", "content-encoding"];
+    assert_eq!(headers.map(|name| saved.header(name)), [Some("1"), Some("true"), Some("0"), None]);
+    put(api.addr, "/v1/catalog/deregister", r#"{"Node":"oak"}"#).await;
+    let asked = wait_for(&api, "/v1/health/service/web", 2).await;
+    let restored = put_bytes(api.addr, "/v1/snapshot", &saved.body).await;
+    assert_eq!((restored.status, restored.text()), (200, ""));
+    let answer = answered(asked).await;
+    assert_eq!(answer.header("x-consul-index"), Some("1"), "whoever waits is answered, whatever the index");
+    assert!(answer.text().contains("\"web\""));
+    // By another agent's: nothing changes, and the text says why.
+    for (bytes, text) in [
+        (&b""[..], "failed to decompress snapshot: EOF"),
+        (b"no gzip", "failed to decompress snapshot: unexpected EOF"),
+        (&saved.body[..saved.body.len() / 2], "failed to decompress snapshot: unexpected EOF"),
+    ] {
+        let refused = put_bytes(api.addr, "/v1/snapshot", bytes).await;
+        assert_eq!((refused.status, refused.text()), (500, text));
+        assert_eq!(get(api.addr, "/v1/health/service/web").await.body, answer.body);
+    }
+    for method in ["GET", "PUT"] {
+        let other = ask(api.addr, method, "/v1/snapshot?dc=south", "", "").await;
+        assert_eq!((other.status, other.text()), (500, "No path to datacenter"), "{method}");
+    }
+    api.agent.led.store(false, Ordering::SeqCst);
+    assert_eq!(get(api.addr, "/v1/snapshot").await.text(), "No cluster leader");
+    assert_eq!(put_bytes(api.addr, "/v1/snapshot", &saved.body).await.text(), "No cluster leader");
+    let stale = get(api.addr, "/v1/snapshot?stale").await;
+    assert_eq!((stale.status, stale.header("x-consul-knownleader")), (200, Some("false")));
+    api.stop().await;
+}
+
+/// It is no larger than what one allows, and whoever stops in between has changed nothing.
+#[tokio::test]
+async fn an_archive_has_bounds() {
+    let limits = Limits { archive_bytes_max: 100, body_wait: Duration::from_millis(20), ..Limits::default() };
+    let api = Running::start(Settings { limits, ..Settings::default() });
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let saved = get(api.addr, "/v1/snapshot").await;
+    let refused = put_bytes(api.addr, "/v1/snapshot", &saved.body).await;
+    assert_eq!(refused.text(), "failed to decompress snapshot: it holds more than 100 bytes");
+    let never = "PUT /v1/snapshot HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n";
+    assert_eq!(send(api.addr, never).await.text(), "failed to decompress snapshot: EOF");
     api.stop().await;
 }

@@ -478,3 +478,41 @@ fn what_operators_and_nodes_said_comes_back() {
     killed(agent);
     assert_eq!(read(&start()), before);
 }
+
+/// All of it comes back from an archive, to another server, and stays there.
+#[test]
+fn an_archive_brings_the_state_to_another_server() {
+    let (one, other) = (Data::new(), Data::new());
+    let start = |data: &Data| Agent::start(&["-server", "-bootstrap-expect=1", &data.flag()]);
+    let agent = start(&one);
+    register(&agent, r#"{"Name":"left-behind"}"#);
+    let body = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
+    put(&agent, "/v1/catalog/register", body);
+    put(&agent, "/v1/operator/autopilot/configuration", r#"{"MinQuorum":3}"#);
+    let (web, settings) =
+        (agent.get("/v1/catalog/service/web"), agent.get("/v1/operator/autopilot/configuration"));
+    let (status, archive) = agent.request_bytes("GET", "/v1/snapshot", b"");
+    assert_eq!(status, 200);
+    drop(agent);
+
+    let agent = start(&other);
+    register(&agent, r#"{"Name":"own"}"#);
+    let mut damaged = archive.clone();
+    damaged[archive.len() / 2] ^= 4;
+    let before = agent.get("/v1/catalog/nodes");
+    assert_eq!(agent.request_bytes("PUT", "/v1/snapshot", &damaged).0, 500);
+    assert_eq!(agent.get("/v1/catalog/nodes"), before);
+    let (status, text) = agent.request_bytes("PUT", "/v1/snapshot", &archive);
+    assert_eq!((status, String::from_utf8_lossy(&text)), (200, "".into()));
+    let is_restored = |agent: &Agent| {
+        assert_eq!(agent.get("/v1/catalog/service/web"), web);
+        assert_eq!(agent.get("/v1/operator/autopilot/configuration"), settings);
+        assert_eq!(agent.answers("web.service.consul.", RecordType::A), ["A 10.0.0.1"]);
+    };
+    is_restored(&agent);
+    // What an agent has itself stands in the catalog again soon.
+    let is_there = || (agent.get("/v1/catalog/service/own") != json!([])).then_some(());
+    wait_for("this agent's own service", is_there, || agent.log());
+    killed(agent);
+    is_restored(&start(&other));
+}

@@ -1,12 +1,10 @@
 //! What the HTTP API may ask of this agent. A registration changes what is local at once, and is answered when the
 //! catalog was told; where that fails it is told later, and the answer is yes all the same (`cluster.md` §6.2).
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use uuid::Uuid;
+use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, now};
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{About, Agent, Event, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Archive, Event, Failure, Member, Pending, ServerStatus},
     raft::ProposeError,
 };
 
@@ -35,21 +33,12 @@ impl Agent for Shared {
         &self.identity.datacenter
     }
 
-    fn node(&self) -> &Text {
-        &self.identity.node_name
-    }
-
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
         Box::pin(async move { Shared::propose(self, command).await.map_err(Failure::from) })
     }
 
-    fn renew_session(&self, id: Uuid) -> Pending<'_, Result<(), Failure>> {
-        self.endings.renew(id);
-        Box::pin(std::future::ready(Ok(())))
-    }
-
     fn leader(&self) -> Option<SocketAddr> {
-        self.raft.leader().filter(|_| self.raft.fresh().load(Ordering::Acquire))
+        self.raft.leader()
     }
 
     fn peers(&self) -> Vec<SocketAddr> {
@@ -74,6 +63,14 @@ impl Agent for Shared {
 
     fn update_coordinate(&self, coordinate: NodeCoordinate) {
         self.coordinates.put(coordinate);
+    }
+
+    fn save(&self) -> Pending<'_, Result<Archive, Failure>> {
+        Box::pin(async move { Shared::save(self) })
+    }
+
+    fn restore(&self, pieces: mpsc::Receiver<Bytes>, bytes_max: u64) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(Shared::restore(self, pieces, bytes_max))
     }
 
     fn services(&self) -> Vec<Arc<Service>> {

@@ -7,6 +7,7 @@
 
 mod activation;
 mod api;
+mod archive;
 mod change;
 mod data_dir;
 mod events;
@@ -34,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Map, Node, Subscribe, Text, fold},
+    catalog::{Map, Node, Subscribe, Text, Topic, fold},
     check::{self, Definition, Runner, ServiceDefinition, Told},
     dns, http,
     raft::{self, ProposeError, Raft},
@@ -45,6 +46,7 @@ use events::Events;
 use keep::{Keeper, Store};
 use sync::Scope;
 
+pub use crate::raft::{ArchiveError, ArchiveHead, ArchiveSummary, ArchiveTable, inspect_archive};
 pub use activation::Activation;
 pub use check::use_ring;
 pub use data_dir::DataDir;
@@ -137,7 +139,6 @@ struct Stoppable<T> {
 struct Shared {
     identity: Identity,
     raft: Raft,
-    endings: server::Endings,
     state: Mutex<State>,
     /// Where there is a data directory.
     keeper: Option<Keeper>,
@@ -158,6 +159,7 @@ struct Shared {
     timing: ArcSwap<Timing>,
     /// What nodes say of where they are.
     coordinates: server::CoordinateUpdates,
+    archiving: archive::Archiving,
     /// Since when this server leads, as RFC 3339 has it.
     led_since: OnceLock<Text>,
     figures: figures::Figures,
@@ -251,11 +253,11 @@ impl Agent {
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
             coordinates: server::CoordinateUpdates::default(),
+            archiving: archive::Archiving::default(),
             led_since: OnceLock::new(),
             figures,
             identity,
             raft,
-            endings: server::Endings::default(),
             reread,
         });
         shared.zones.read(&shared.dns);
@@ -275,12 +277,11 @@ impl Agent {
             }
         });
         shared.raft.lead().await?;
+        server::give_up(&shared.raft).await;
         let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         shared.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
         tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
-        let (ending, raft, stop) = (shared.endings.clone(), shared.raft.clone(), services.clone());
-        tasks.spawn(async move { ending.run(raft, stop).await });
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
         started
             .map_err(|_| "this server's own rows were not written in time".to_string())?
@@ -355,12 +356,16 @@ impl Agent {
         if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
             tracing::warn!("some parts of the agent did not stop in time");
         }
+        self.shared.archiving.tasks.close();
         let stopped = self.shared.state().runner.stop();
         stopped.await;
         self.shared.stop_keeping(self.kept).await;
         self.raft.stop.cancel();
         if tokio::time::timeout(STOP_LIMIT, self.raft.running).await.is_err() {
             tracing::warn!("agreement did not stop in time");
+        }
+        if tokio::time::timeout(STOP_LIMIT, self.shared.archiving.tasks.wait()).await.is_err() {
+            tracing::warn!("a snapshot was still written or read");
         }
     }
 }
@@ -501,6 +506,7 @@ async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: Canc
 async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     let mut schedule = sync::Schedule::new(now());
     let mut changed = shared.changed.subscribe();
+    let mut replaced = shared.raft.subscribe(vec![Topic::Everything]);
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
         tokio::select! {
@@ -508,6 +514,11 @@ async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
             // The sender lives as long as `shared` does.
             _ = changed.changed() => {}
             () = tokio::time::sleep_until(due.into()) => {}
+            // What this agent has may not be in it.
+            _ = &mut replaced => {
+                replaced = shared.raft.subscribe(vec![Topic::Everything]);
+                schedule = sync::Schedule::new(now());
+            }
         };
         let upto = *changed.borrow_and_update();
         let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Blob, Catalog, Found, Home, Key, KvWrite, NodeCoordinate, Op, OpFault, SessionWrite, SetAutopilot,
-    check_meta, fold, fold_key,
+    Blob, Catalog, Found, Home, Key, KvWrite, NodeCoordinate, Op, OpFault, QueryWrite, SessionWrite,
+    SetAutopilot, check_meta, fold, fold_key,
     record::{Check, Node, Service, Status, Text},
     restore::Restore,
     write::Write,
@@ -37,6 +37,7 @@ pub enum Command {
     },
     /// Where nodes say that they are; of nodes that are not known, nothing is kept.
     Coordinates(Vec<NodeCoordinate>),
+    Query(QueryWrite),
     Autopilot(SetAutopilot),
     Restore(Restore),
 }
@@ -121,6 +122,14 @@ pub enum Refusal {
     /// Operations of a transaction, each by its place.
     #[error("{}", .0.iter().map(|fault| &*fault.what).collect::<Vec<_>>().join("; "))]
     Txn(Vec<OpFault>),
+    #[error("Cannot modify non-existent prepared query: '{0}'")]
+    NoQuery(Uuid),
+    #[error("name '{0}' aliases an existing query name")]
+    QueryNameTaken(Text),
+    #[error("name '{0}' aliases an existing query ID")]
+    QueryNameIsId(Text),
+    #[error("a query template with an empty name already exists")]
+    SecondCatchAll,
     #[error("another restore has begun, or this one was given up")]
     OtherRestore,
     #[error("{rows} rows were sent to be restored, and {arrived} have arrived")]
@@ -138,6 +147,7 @@ pub enum Table {
     Tombstones,
     Sessions,
     Coordinates,
+    Queries,
     Autopilot,
 }
 
@@ -184,6 +194,9 @@ pub enum Topic {
     Coordinates,
     /// A node's coordinates.
     Coordinate(Key),
+    /// Any prepared query.
+    Queries,
+    Query(Uuid),
     Autopilot,
     /// The whole catalog was replaced, and whoever waits is to be woken.
     Everything,
@@ -201,7 +214,7 @@ pub struct Changes {
 }
 
 impl Table {
-    pub(super) const ALL: [Table; 8] = [
+    pub(super) const ALL: [Table; 9] = [
         Table::Nodes,
         Table::Services,
         Table::Checks,
@@ -209,6 +222,7 @@ impl Table {
         Table::Tombstones,
         Table::Sessions,
         Table::Coordinates,
+        Table::Queries,
         Table::Autopilot,
     ];
 }
@@ -361,6 +375,7 @@ impl Write<'_> {
             Command::EndLockDelays(ended) => self.end_delays(ended),
             Command::ForgetTombstones { upto } => self.forget_tombstones(upto),
             Command::Coordinates(batch) => batch.into_iter().for_each(|one| self.put_coordinate(one)),
+            Command::Query(write) => self.query(write)?,
             Command::Autopilot(set) => {
                 return Ok(if self.set_autopilot(set) { Answer::Done } else { Answer::NotDone });
             }

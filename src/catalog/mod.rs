@@ -20,6 +20,7 @@ mod group;
 mod kv;
 mod map;
 mod meta;
+mod query;
 mod record;
 mod resident;
 mod restore;
@@ -44,6 +45,10 @@ pub use group::{Chunk, Group, Instance};
 pub use kv::{Entry, KvVerb, KvWrite, LockDelay};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
+pub use query::{
+    Executed, Failover, FailoverTarget, InvalidTemplate, NoQuery, Query, QueryWrite, ServiceQuery, Source,
+    Template,
+};
 pub use record::{Check, Health, Locality, Node, Service, ServiceAddress, Status, Text, Weights};
 pub use restore::Restore;
 pub use rows::{Indexes, Mismatch, NodeRow, Row, ServiceRow};
@@ -70,6 +75,7 @@ pub struct Catalog {
     kv: kv::Kv,
     sessions: session::Sessions,
     coordinates: coordinate::Coordinates,
+    queries: query::Queries,
     /// What an operator set of it; the defaults stand where nothing was.
     autopilot: Option<Arc<Autopilot>>,
     /// What arrived of a catalog that is to take this one's place.
@@ -284,6 +290,7 @@ impl Catalog {
             },
             |node| self.node(node).is_some(),
         );
+        self.queries.assert_consistent(|session| self.session(session).is_some());
         assert!(
             self.coordinates().all(|of| self.node(&fold(&of.node)).is_some()),
             "no coordinate outlives its node"

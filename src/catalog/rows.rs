@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Autopilot, Blob, Catalog, Entry, Group, HashMap, Home, Instance, Key, LockDelay, NodeCoordinate, Session,
-    Table, fold, fold_key,
+    Autopilot, Blob, Catalog, Entry, Group, HashMap, Home, Instance, Key, LockDelay, NodeCoordinate, Query,
+    Session, Table, fold, fold_key,
     record::{Check, Node, Service, Text},
     resident::Resident,
     restore::Staging,
@@ -39,6 +39,7 @@ pub enum Row {
     /// More services of the node that came last: one with very many is told in pieces.
     MoreServices(Vec<ServiceRow>),
     Coordinate(Arc<NodeCoordinate>),
+    Query(Arc<Query>),
     Autopilot(Arc<Autopilot>),
     /// A piece of a catalog that is to take this one's place. The first of them, without rows, begins it.
     Staged {
@@ -60,6 +61,7 @@ pub struct Indexes {
     pub tombstones: u64,
     pub sessions: u64,
     pub coordinates: u64,
+    pub queries: u64,
     pub autopilot: u64,
 }
 
@@ -97,10 +99,12 @@ pub enum Mismatch {
     NoNode,
     #[error("the node {0:?} has a coordinate and is not there")]
     NoNodeOf(Text),
+    #[error("the query {0} is bound to a session that is not there")]
+    NoSessionOf(Uuid),
 }
 
 /// Services that a row tells of.
-const SERVICES_MAX: usize = 256;
+const SERVICES_MAX: usize = 64;
 
 impl Catalog {
     /// Takes the catalog apart. Nothing is copied but the rows themselves.
@@ -116,6 +120,7 @@ impl Catalog {
             tombstones: self.table_index(Table::Tombstones),
             sessions: self.table_index(Table::Sessions),
             coordinates: self.table_index(Table::Coordinates),
+            queries: self.table_index(Table::Queries),
             autopilot: self.table_index(Table::Autopilot),
         });
         let groups = self.services().map(|group| Row::Group { name: group.name.clone(), index: group.index });
@@ -125,10 +130,16 @@ impl Catalog {
         let tombstones = self.tombstones().map(|(key, index)| Row::Tombstone { key: key.clone(), index });
         let delays = self.lock_delays().map(|(key, delay)| Row::LockDelay { key: key.clone(), delay });
         let coordinates = self.coordinates().cloned().map(Row::Coordinate);
+        let queries = self.queries().cloned().map(Row::Query);
         let autopilot = self.autopilot.iter().cloned().map(Row::Autopilot);
         let staged = self.staging.iter().flat_map(|staging| staging.rows());
-        let beside =
-            sessions.chain(entries).chain(tombstones).chain(delays).chain(coordinates).chain(autopilot);
+        let beside = sessions
+            .chain(entries)
+            .chain(tombstones)
+            .chain(delays)
+            .chain(coordinates)
+            .chain(queries)
+            .chain(autopilot);
         [indexes].into_iter().chain(groups).chain(nodes).chain(beside).chain(staged)
     }
 
@@ -209,6 +220,7 @@ impl Building {
             Row::LockDelay { key, delay } => self.catalog.kv.restore_delay(key, delay),
             Row::MoreServices(services) => self.add_services(services)?,
             Row::Coordinate(coordinate) => self.add_coordinate(coordinate)?,
+            Row::Query(query) => self.add_query(query)?,
             Row::Autopilot(autopilot) => self.catalog.autopilot = Some(autopilot),
             Row::Staged { id, rows } => self.add_staged(id, rows),
         }
@@ -233,6 +245,7 @@ impl Building {
             (Table::Tombstones, indexes.tombstones),
             (Table::Sessions, indexes.sessions),
             (Table::Coordinates, indexes.coordinates),
+            (Table::Queries, indexes.queries),
             (Table::Autopilot, indexes.autopilot),
         ];
         for (table, index) in tables {
@@ -248,6 +261,14 @@ impl Building {
             return Err(Mismatch::NoNodeOf(coordinate.node.clone()));
         }
         self.catalog.coordinates.insert((node, coordinate.segment.clone()), coordinate);
+        Ok(())
+    }
+
+    fn add_query(&mut self, query: Arc<Query>) -> Result<(), Mismatch> {
+        if query.session.is_some_and(|session| self.catalog.session(session).is_none()) {
+            return Err(Mismatch::NoSessionOf(query.id));
+        }
+        self.catalog.queries.insert(query);
         Ok(())
     }
 

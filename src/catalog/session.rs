@@ -186,6 +186,7 @@ impl Write<'_> {
         let Some(session) = self.catalog.sessions.remove(id) else { return };
         let delay = u64::try_from(session.lock_delay).unwrap_or(0);
         self.let_go(id, session.behavior == Behavior::Delete, delay);
+        self.forget_queries_of(id);
         self.touch_session(&session);
     }
 

@@ -326,11 +326,9 @@ fn read_asking(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mu
 }
 
 fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
-    for (key, setting) in [
-        ("default_query_time", &mut http.query_wait),
-        ("max_query_time", &mut http.query_wait_max),
-        ("session_ttl_min", &mut http.session_ttl_min),
-    ] {
+    for (key, setting) in
+        [("default_query_time", &mut http.query_wait), ("max_query_time", &mut http.query_wait_max)]
+    {
         *setting = top.duration(key, findings).map_or(*setting, |span| duration(&span));
     }
     if let Some(disabled) = top.bool("disable_coordinates", findings) {
@@ -383,6 +381,10 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     layer.dns.recursion.from = recursors::read_networks(&mut own, findings);
     let free = own.count("free_bytes_min", i64::MAX, findings);
     layer.free_bytes_min = free.and_then(|bytes| u64::try_from(bytes).ok());
+    let archive = own.count("snapshot_bytes_max", i64::MAX, findings);
+    if let Some(bytes) = archive.and_then(|bytes| u64::try_from(bytes).ok()) {
+        layer.http.limits.archive_bytes_max = bytes;
+    }
     if let Some(mut block) = own.block("dns", findings) {
         layer.dns_listen = read_listen(&mut block, findings);
         let dns = &mut layer.dns;

@@ -1,9 +1,10 @@
 //! What this room asks of the agent that it speaks for, and nothing more: it may not know the rooms above it, so the
 //! agent implements this trait. Tests implement it over a catalog in memory.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::{
@@ -18,16 +19,10 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Agent: Subscribe {
     fn datacenter(&self) -> &Text;
 
-    /// The name of this agent's node.
-    fn node(&self) -> &Text;
-
     /// Puts a command to the log, and gives what applying it came to.
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>>;
 
-    /// A session's client gave a word: its time to live begins anew.
-    fn renew_session(&self, id: Uuid) -> Pending<'_, Result<(), Failure>>;
-
-    /// Where the leader answers other servers, if anyone leads, and has applied all that was ever acknowledged.
+    /// Where the leader answers other servers, if anyone leads.
     fn leader(&self) -> Option<SocketAddr>;
 
     /// Where every server that has a voice answers the others.
@@ -38,6 +33,13 @@ pub trait Agent: Subscribe {
 
     /// Where a node says that it is; it is in the catalog a little later, if the node is.
     fn update_coordinate(&self, coordinate: NodeCoordinate);
+
+    /// An archive of all that is agreed on, as it is now.
+    fn save(&self) -> Pending<'_, Result<Archive, Failure>>;
+
+    /// Puts an archive in place of all that is agreed on, or changes nothing. It ends where no more pieces come; no more
+    /// than `bytes_max` of it are taken, once it is not compressed any more.
+    fn restore(&self, pieces: mpsc::Receiver<Bytes>, bytes_max: u64) -> Pending<'_, Result<(), Failure>>;
 
     /// What is registered on this agent, by id; indexes are of no meaning.
     fn services(&self) -> Vec<Arc<Service>>;
@@ -134,6 +136,15 @@ pub struct Member {
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     pub tags: Vec<(Text, Text)>,
+}
+
+/// An archive on its way.
+#[derive(Debug)]
+pub struct Archive {
+    /// Of the catalog in it.
+    pub index: u64,
+    /// One that is an error ends it before its end.
+    pub pieces: mpsc::Receiver<io::Result<Bytes>>,
 }
 
 /// A server, as the others know it.

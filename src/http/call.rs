@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use hyper::Method;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -30,20 +32,37 @@ pub struct Api {
 
 pub struct Call {
     pub api: Arc<Api>,
-    pub method: Method,
     /// What follows the route's path, decoded; empty where the route is whole.
     pub rest: String,
-    /// The same in bytes, where it is no UTF-8; that is U+FFFD in `rest`.
-    pub rest_bytes: Option<Vec<u8>>,
     pub query: Query,
     /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no address.
     pub source: Option<IpAddr>,
+    pub is_get: bool,
     /// Whether figures are asked for as Prometheus' text, by the Accept header.
     pub wants_openmetrics: bool,
     /// Whether a plain text is asked for, by the Accept header.
     pub wants_text: bool,
     /// Empty for a GET, whatever came with it.
     pub body: Bytes,
+    /// What a route takes as it comes; its body is empty.
+    pub stream: Option<Stream>,
+}
+
+/// A body that is still on its way.
+pub struct Stream(pub Incoming);
+
+impl Stream {
+    /// Hands on what comes, until its end, or until nobody takes it any more. Where a piece takes longer than `wait`, that
+    /// is its end.
+    pub async fn bring(mut self, pieces: mpsc::Sender<Bytes>, wait: Duration) {
+        while let Ok(Some(Ok(frame))) = timeout(wait, self.0.frame()).await {
+            if let Ok(piece) = frame.into_data()
+                && pieces.send(piece).await.is_err()
+            {
+                return;
+            }
+        }
+    }
 }
 
 /// How fresh an answer must be, and what it waits for.
@@ -82,17 +101,8 @@ pub fn is_own_datacenter(asked: &str, own: &str) -> Result<(), Fault> {
 }
 
 impl Call {
-    pub fn is_get(&self) -> bool {
-        self.method == Method::GET
-    }
-
     pub fn body(&self) -> Result<Object, Malformed> {
         Object::parse(&self.body)
-    }
-
-    /// A body that may be left out: then it says nothing.
-    pub fn body_if_any(&self) -> Result<Object, Malformed> {
-        if self.body.is_empty() { Ok(Object::default()) } else { self.body() }
     }
 
     /// What follows the route's path; `text` says what is missing where nothing does.
@@ -195,10 +205,7 @@ impl Call {
     pub fn near(&self, catalog: &Catalog) -> Option<String> {
         match self.query.get("near")? {
             "_agent" => Some(self.api.agent.about().node.to_string()),
-            "_ip" => {
-                let mut residents = catalog.residents(self.source?, self.source?);
-                residents.find(|(_, service)| service.is_none()).map(|(node, _)| node.name.to_string())
-            }
+            "_ip" => catalog.node_at(self.source?).map(String::from),
             node => Some(node.into()),
         }
     }

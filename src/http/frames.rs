@@ -1,19 +1,25 @@
-//! Bodies as they are sent: one piece, or several after each other, of a length that is known. Pieces are shared, not
-//! copied.
+//! Bodies as they are sent: one piece, or several after each other, of a length that is known, or as they come. Pieces are
+//! shared, not copied.
 
 use std::{
-    convert::Infallible,
+    io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     vec,
 };
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
 
 pub enum Frames {
     One(Bytes),
-    Several { frames: vec::IntoIter<Bytes>, bytes_left: u64 },
+    Several {
+        frames: vec::IntoIter<Bytes>,
+        bytes_left: u64,
+    },
+    /// An error ends it, and its connection, so that nobody takes it for whole.
+    Coming(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 impl From<Vec<Bytes>> for Frames {
@@ -24,37 +30,49 @@ impl From<Vec<Bytes>> for Frames {
 }
 
 impl Frames {
-    fn bytes_left(&self) -> u64 {
+    /// All of it that is here.
+    pub fn to_vec(&self) -> Vec<u8> {
         match self {
-            Frames::One(frame) => frame.len() as u64,
-            Frames::Several { bytes_left, .. } => *bytes_left,
+            Frames::One(frame) => frame.to_vec(),
+            Frames::Several { frames, .. } => frames.as_slice().concat(),
+            Frames::Coming(_) => Vec::new(),
+        }
+    }
+
+    /// `None` where nobody knows.
+    fn bytes_left(&self) -> Option<u64> {
+        match self {
+            Frames::One(frame) => Some(frame.len() as u64),
+            Frames::Several { bytes_left, .. } => Some(*bytes_left),
+            Frames::Coming(_) => None,
         }
     }
 }
 
 impl Body for Frames {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let next = match &mut *self {
             Frames::One(frame) if frame.is_empty() => None,
             Frames::One(frame) => Some(std::mem::take(frame)),
             Frames::Several { frames, bytes_left } => {
                 frames.next().inspect(|frame| *bytes_left -= frame.len() as u64)
             }
+            Frames::Coming(frames) => {
+                let next = ready!(frames.poll_recv(cx));
+                return Poll::Ready(next.map(|frame| frame.map(Frame::data)));
+            }
         };
         Poll::Ready(next.map(|frame| Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes_left() == 0
+        self.bytes_left() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes_left())
+        self.bytes_left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -100,10 +100,7 @@ impl List {
     }
 
     pub fn to_vec(&self) -> Vec<u8> {
-        match self.frames() {
-            Frames::One(frame) => frame.to_vec(),
-            Frames::Several { frames, .. } => frames.as_slice().concat(),
-        }
+        self.frames().to_vec()
     }
 
     fn runs(&self) -> impl Iterator<Item = &Run> {
@@ -325,10 +322,7 @@ mod tests {
                     assert_eq!(told, NOBODY);
                     continue;
                 };
-                let zipped = match zipped {
-                    Frames::One(frame) => frame.to_vec(),
-                    Frames::Several { frames, .. } => frames.as_slice().concat(),
-                };
+                let zipped = zipped.to_vec();
                 let mut unzipped = Vec::new();
                 let mut decoder = GzDecoder::new(&*zipped);
                 decoder.read_to_end(&mut unzipped).expect("a whole member");

@@ -3,11 +3,13 @@
 
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use hyper::{
     Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue},
 };
+use tokio::sync::mpsc;
 
 use super::{
     agent::Failure,
@@ -32,8 +34,8 @@ pub enum Body {
     List(List),
     Text(String),
     Html(String),
-    /// Bytes of somebody's own, which no browser shall make more of than text.
-    Raw(Vec<u8>),
+    /// Compressed as it is, in pieces.
+    Archive(mpsc::Receiver<io::Result<Bytes>>),
 }
 
 /// Why a request is refused.
@@ -61,11 +63,6 @@ impl Reply {
         let mut json = Json::default();
         write(&mut json);
         Reply::new(StatusCode::OK, Body::Json(json.into_bytes()))
-    }
-
-    /// A truth value, as writes answer.
-    pub fn flag(flag: bool) -> Reply {
-        Reply::json(|json| json.flag(flag))
     }
 
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
@@ -96,7 +93,7 @@ impl Reply {
             Body::Json(_) | Body::List(_) => Some("application/json"),
             Body::Text(_) => Some("text/plain; charset=utf-8"),
             Body::Html(_) => Some("text/html; charset=utf-8"),
-            Body::Raw(_) => Some("text/plain"),
+            Body::Archive(_) => Some("application/x-gzip"),
         };
         let (body, is_zipped) = self.body.into_frames(gzip).await;
         let mut response = Response::new(body);
@@ -125,7 +122,8 @@ impl Body {
                 let is_zipped = zipped.is_some();
                 return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
             }
-            Body::Json(bytes) | Body::Raw(bytes) => bytes,
+            Body::Archive(pieces) => return (Frames::Coming(pieces), false),
+            Body::Json(json) => json,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };
         let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     agent::Pending,
-    call::{Api, Call},
+    call::{Api, Call, Stream},
     encode,
     frames::Frames,
     query::{self, Query},
@@ -53,6 +53,8 @@ pub struct Takes {
     pub bytes_max: fn(&Limits) -> usize,
     /// Where Consul's documentation tells of the limit, after [`LIMITS_AT`]; empty where it does not.
     pub see: &'static str,
+    /// As it comes, however large it is: see [`Call::stream`].
+    pub as_it_comes: bool,
 }
 
 /// What the refusal of a large body points at.
@@ -125,13 +127,21 @@ impl Router {
         let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
         let wants_openmetrics = wants_openmetrics(request.headers());
         let wants_text = wants_text(request.headers());
-        let (method, rest_bytes) = (request.method().clone(), odd_bytes(&rest, route, &request));
-        let is_get = method == Method::GET;
-        let call =
-            |body| Call { api, method, rest, rest_bytes, query, source, wants_openmetrics, wants_text, body };
+        let is_get = request.method() == Method::GET;
+        let call = |body, stream| Call {
+            api,
+            rest,
+            query,
+            source,
+            is_get,
+            wants_openmetrics,
+            wants_text,
+            body,
+            stream,
+        };
         if is_get {
             drop(request); // its headers hold the buffer that they were read into
-            return (route.handler)(call(Bytes::new())).await;
+            return (route.handler)(call(Bytes::new(), None)).await;
         }
         let (body_wait, bytes_max) = {
             let limits = &self.api.settings.load().limits;
@@ -142,8 +152,12 @@ impl Router {
         let Ok(Ok(_turn)) = timeout_at(until, self.bodies.acquire()).await else {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
+        if route.takes.as_it_comes {
+            let stream = Stream(request.into_body());
+            return (route.handler)(call(Bytes::new(), Some(stream))).await;
+        }
         match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
-            Ok(Ok(body)) => (route.handler)(call(body)).await,
+            Ok(Ok(body)) => (route.handler)(call(body, None)).await,
             Ok(Err(fault)) => Ok(Reply::from(fault).last()),
             Err(_) => {
                 Ok(Reply::from(Fault::new(StatusCode::REQUEST_TIMEOUT, "Request body took too long")).last())
@@ -154,7 +168,10 @@ impl Router {
 
 impl Takes {
     /// A body of the usual size, `Limits::body_bytes_max`.
-    pub const PLAIN: Takes = Takes { bytes_max: |limits| limits.body_bytes_max, see: "" };
+    pub const PLAIN: Takes = Takes { bytes_max: |limits| limits.body_bytes_max, see: "", as_it_comes: false };
+
+    /// A body that is not gathered before the handler has it.
+    pub const STREAM: Takes = Takes { as_it_comes: true, ..Takes::PLAIN };
 }
 
 impl Refuses {
@@ -181,12 +198,6 @@ impl Refuses {
         }
         Ok(())
     }
-}
-
-/// What follows a route's path, where that is no UTF-8.
-fn odd_bytes(rest: &str, route: &Route, request: &Request<Incoming>) -> Option<Vec<u8>> {
-    let bytes = rest.contains(char::REPLACEMENT_CHARACTER).then(|| query::decode_bytes(request.uri().path()));
-    Some(bytes??.split_off(route.path.len()))
 }
 
 /// The route of a request and what followed its path; or the answer, where there is none.

@@ -18,8 +18,6 @@ pub struct Settings {
     /// How long a read waits for a change where it does not say, and at most.
     pub query_wait: Duration,
     pub query_wait_max: Duration,
-    /// The least time to live that a session may ask for.
-    pub session_ttl_min: Duration,
     pub limits: Limits,
 }
 
@@ -36,6 +34,8 @@ pub struct Limits {
     pub kv_value_bytes_max: usize,
     /// Of a transaction's body, unless a value may be larger.
     pub txn_bytes_max: usize,
+    /// Of an archive that is restored, once it is not compressed any more.
+    pub archive_bytes_max: u64,
     /// Requests with a body at once; others wait for their turn, as long as for a body.
     pub bodies_max: usize,
     /// From accepting a connection, or the last answer on it, to having the next request's headers whole.
@@ -57,7 +57,6 @@ impl Default for Settings {
             coordinates: true,
             query_wait: Duration::from_secs(300),
             query_wait_max: Duration::from_secs(600),
-            session_ttl_min: Duration::from_secs(10),
             limits: Limits::default(),
         }
     }
@@ -71,6 +70,7 @@ impl Default for Limits {
             body_bytes_max: 512 * 1024,
             kv_value_bytes_max: 512 * 1024,
             txn_bytes_max: 512 * 1024,
+            archive_bytes_max: 1 << 30,
             bodies_max: 1024,
             // Longer than clients keep a connection that they do not use (90 s in Go): they close it, not we.
             request_wait: Duration::from_secs(120),

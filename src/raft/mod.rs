@@ -6,6 +6,7 @@
 //!                                                              └─> disk     └─> snapshot
 //! ```
 
+mod archive;
 mod batch;
 mod counters;
 mod disk;
@@ -36,8 +37,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Command, Reply, Subscribe, Subscription, Topic};
 
+pub use archive::{
+    ArchiveError, ArchiveHead, ArchiveSummary, ArchiveTable, inspect_archive, read_archive, write_archive,
+};
 pub use batch::ProposeError;
 pub use counters::Counters;
+pub use log::bytes_of;
 pub use waiters::{Wait, Waiters};
 
 openraft::declare_raft_types!(
@@ -119,6 +124,7 @@ pub struct Status {
     pub leads: bool,
     /// Of the newest entry that was applied.
     pub last_term: u64,
+    pub applied_index: u64,
     /// Of the newest entry in the log.
     pub last_index: u64,
 }
@@ -295,6 +301,7 @@ impl Raft {
             address: self.address,
             leads: metrics.current_leader == Some(VOTER),
             last_term: last.leader_id.term,
+            applied_index: last.index,
             last_index: metrics.last_log_index.unwrap_or(0).max(last.index),
         }
     }

@@ -170,7 +170,7 @@ fn put(temporary: &Path, path: &Path, meta: &Meta, catalog: &Catalog) -> Result<
     Ok(bytes)
 }
 
-fn write(out: &mut impl Write, meta: &Meta, catalog: &Catalog) -> Result<(), Fault> {
+pub fn write(out: &mut impl Write, meta: &Meta, catalog: &Catalog) -> Result<(), Fault> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     let mut frames = 0;
@@ -198,11 +198,25 @@ fn write(out: &mut impl Write, meta: &Meta, catalog: &Catalog) -> Result<(), Fau
 }
 
 /// Reads a whole snapshot; anything that is not one is a fault, whatever it is.
-pub fn read(mut from: impl Read) -> Result<(Meta, Catalog), Fault> {
+pub fn read(from: impl Read) -> Result<(Meta, Catalog), Fault> {
+    let (head, mut rows) = open(from)?;
+    let catalog = Catalog::from_rows(&mut rows)?;
+    rows.end()?;
+    Ok((head.meta, catalog))
+}
+
+/// What stands before a snapshot's rows.
+pub struct Head {
+    pub version: u32,
+    pub meta: Meta,
+}
+
+/// Reads as far as its rows, which are still to come.
+pub fn open<R: Read>(mut from: R) -> Result<(Head, Rows<R>), Fault> {
     let mut magic = [0; MAGIC.len()];
     from.read_exact(&mut magic)?;
     if magic != *MAGIC {
-        return Err(Fault::Damaged("it does not begin as a snapshot does".into()));
+        return Err(Fault::Damaged("it does not begin as a snapshot of lictor's does".into()));
     }
     let version = read_u32(&mut from)?;
     if !(1..=VERSION).contains(&version) {
@@ -213,11 +227,7 @@ pub fn read(mut from: impl Read) -> Result<(Meta, Catalog), Fault> {
     let mut frames = Frames { from, number: 0, ended: false };
     let head = frames.next_frame()?.ok_or_else(|| Fault::Damaged("it has no head".into()))?;
     let meta = stored::head(&head)?;
-    let catalog = Catalog::from_rows(Rows { frames: &mut frames, frame: io::Cursor::new(Vec::new()) })?;
-    if frames.from.read(&mut [0])? != 0 {
-        return Err(Fault::Damaged("something stands behind its end".into()));
-    }
-    Ok((meta, catalog))
+    Ok((Head { version, meta }, Rows { frames, frame: io::Cursor::new(Vec::new()) }))
 }
 
 struct Frames<R> {
@@ -251,12 +261,22 @@ impl<R: Read> Frames<R> {
     }
 }
 
-struct Rows<'a, R> {
-    frames: &'a mut Frames<R>,
+pub struct Rows<R> {
+    frames: Frames<R>,
     frame: io::Cursor<Vec<u8>>,
 }
 
-impl<R: Read> Iterator for Rows<'_, R> {
+impl<R: Read> Rows<R> {
+    /// Once all rows were read: nothing stands behind them.
+    pub fn end(&mut self) -> Result<(), Fault> {
+        match self.frames.from.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(Fault::Damaged("something stands behind its end".into())),
+        }
+    }
+}
+
+impl<R: Read> Iterator for Rows<R> {
     type Item = Result<Row, Fault>;
 
     fn next(&mut self) -> Option<Result<Row, Fault>> {

@@ -1,5 +1,6 @@
 //! Commands through a real openraft, from many proposers; on disks of every kind in `disks`.
 
+mod archive;
 mod disks;
 mod fuzz;
 mod simulated;

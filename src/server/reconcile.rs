@@ -25,11 +25,24 @@ pub struct Member {
 /// The service that every server registers itself as.
 const CONSUL: &str = "consul";
 const ALIVE: &str = "Agent alive and reachable";
+const NOT_ALIVE: &str = "Agent not live or unreachable";
 
-/// What to write so that the catalog says of a living server what is true; `None` where it does. The node's tagged
+/// What to write next so that the catalog says of a living server what is true; `None` where it does. The node's tagged
 /// addresses and meta are the agent's own to tell: what stands there is kept.
 pub fn reconcile(catalog: &Catalog, member: &Member) -> Option<Command> {
     let home = catalog.node(&fold(&member.name));
+    if let Some(other) = home.map(|home| home.node()).filter(|node| node.id.is_some_and(|id| id != member.id))
+        && home.is_some_and(|home| home.checks().iter().any(|check| is_alive(check)))
+    {
+        // It had this name before, as in an archive of a server that is no more: nobody else has it now.
+        let (node, checks) = (Node::clone(other), vec![not_alive()]);
+        return Some(Command::Register(Box::new(Register {
+            node,
+            skip_node_update: true,
+            service: None,
+            checks,
+        })));
+    }
     let stored = home.map(|home| &**home.node());
     let node = member.node(stored);
     let node_is_right = stored == Some(&node);
@@ -45,6 +58,10 @@ pub fn reconcile(catalog: &Catalog, member: &Member) -> Option<Command> {
             checks: if alive { vec![] } else { vec![serf_health()] },
         }))
     })
+}
+
+fn not_alive() -> Check {
+    Check { status: Status::Critical, output: NOT_ALIVE.into(), ..serf_health() }
 }
 
 fn is_alive(check: &Check) -> bool {

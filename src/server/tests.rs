@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::{
-    catalog::{Catalog, Check, Command, Health, Map, Node, Register, Service, Status, Target, Topic},
+    catalog::{
+        Catalog, Check, Command, Health, Map, Node, Register, Restore, Service, Status, Target, Topic,
+    },
     raft,
 };
 
@@ -130,4 +132,65 @@ fn settled() -> Catalog {
     catalog.apply(reconcile(&catalog, &member()).expect("it is new")).0.unwrap();
     catalog.assert_consistent();
     catalog
+}
+
+/// A catalog of many rows, put in place of another: it is as it was saved, and this server's own rows are in it again.
+#[tokio::test]
+async fn what_is_restored_is_all_there_is() {
+    let mut archive = Catalog::default();
+    for at in 0..2_000 {
+        let service = Service { name: "web".into(), port: 80, ..Service::default() };
+        let node = Node { name: format!("n{at}").into(), address: "x".repeat(500).into(), ..Node::default() };
+        let register = Register { node, service: Some(service), ..Register::default() };
+        archive.apply(Command::Register(Box::new(register))).0.unwrap();
+    }
+    let shutdown = CancellationToken::new();
+    let settings = raft::Settings::in_memory(([127, 0, 0, 1], 8300), 1 << 20);
+    let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
+    raft.lead().await.unwrap();
+    let (ready, is_ready) = oneshot::channel();
+    let duties = tokio::spawn(keep(raft.clone(), member(), RECONCILE_EVERY, ready, shutdown.clone()));
+    is_ready.await.unwrap();
+    raft.propose(Command::Restore(Restore::Begin { id: uuid::Uuid::nil() })).await.unwrap().unwrap();
+    assert!(raft.catalog().is_restoring());
+    give_up(&raft).await;
+    assert!(!raft.catalog().is_restoring());
+
+    let returned = async {
+        loop {
+            let changed = raft.subscribe(vec![Topic::Service("consul".into())]);
+            if raft.catalog().node_count() == 2_001 {
+                break;
+            }
+            changed.await;
+        }
+    };
+    let (restored, returned) =
+        tokio::join!(restore(&raft, &archive), tokio::time::timeout(Duration::from_secs(30), returned));
+    restored.unwrap();
+    returned.expect("what a server says of itself comes back");
+    let catalog = raft.catalog();
+    catalog.assert_consistent();
+    assert!(!catalog.is_restoring() && catalog.service("consul").is_some());
+    assert_eq!(catalog.service("web").unwrap().instances().count(), 2_000);
+    shutdown.cancel();
+    duties.await.unwrap();
+    agreement.await.unwrap();
+}
+
+/// As after an archive of a server of the same name was restored here.
+#[test]
+fn a_name_is_taken_from_a_server_that_is_no_more() {
+    let mut catalog = settled();
+    let web = Service { name: "web".into(), ..Service::default() };
+    let node = Node { name: "oak".into(), ..Node::default() };
+    let register = Register { node, skip_node_update: true, service: Some(web), ..Register::default() };
+    catalog.apply(Command::Register(Box::new(register))).0.unwrap();
+    let heir = Member { id: uuid::Uuid::from_u128(8), ..member() };
+    for _ in 0..2 {
+        catalog.apply(reconcile(&catalog, &heir).expect("something is to be written")).0.unwrap();
+    }
+    assert_eq!(reconcile(&catalog, &heir), None);
+    let home = catalog.node("oak").unwrap();
+    assert_eq!((home.node().id, home.instance("web").unwrap().health), (Some(heir.id), Health::Passing));
 }

@@ -7,13 +7,10 @@ use crate::count::Measured;
 pub struct Figure {
     /// Words with dots between them, of which the first says whose name it is: `consul`, `lictor`, `process`.
     pub name: &'static str,
-    pub labels: Labels,
+    pub labels: Vec<(&'static str, String)>,
     pub help: &'static str,
     pub value: Value,
 }
-
-/// In the order in which they are told.
-pub type Labels = Vec<(&'static str, String)>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {

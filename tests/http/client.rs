@@ -52,6 +52,10 @@ impl Answer {
         let headers = lines.map(|line| line.split_once(':').expect("a header"));
         let headers = headers.map(|(name, value)| (name.into(), value.trim().into())).collect();
         let mut answer = Answer { status, headers, body: Vec::new() };
+        if answer.header("transfer-encoding") == Some("chunked") {
+            answer.body = read_chunks(stream, body).await;
+            return answer;
+        }
         let length = answer.header("content-length").filter(|_| method != "HEAD");
         let length = length.map_or(0, |length| length.parse().unwrap());
         let had = body.len();
@@ -59,6 +63,33 @@ impl Answer {
         timeout(DEADLINE, stream.read_exact(&mut body[had..])).await.expect("the body comes").unwrap();
         answer.body = body;
         answer
+    }
+}
+
+/// A body in chunks, of which some bytes are there.
+async fn read_chunks(stream: &mut TcpStream, mut bytes: Vec<u8>) -> Vec<u8> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let line = bytes[at..].windows(2).position(|window| window == b"\r\n");
+        let size = line.map(|end| {
+            let text = std::str::from_utf8(&bytes[at..at + end]).expect("the size of a chunk");
+            (at + end + 2, usize::from_str_radix(text, 16).expect("in hexadecimal digits"))
+        });
+        match size {
+            Some((from, size)) if bytes.len() >= from + size + 2 => {
+                if size == 0 {
+                    return body;
+                }
+                body.extend_from_slice(&bytes[from..from + size]);
+                at = from + size + 2;
+            }
+            _ => {
+                let mut some = [0; 4096];
+                let length = timeout(DEADLINE, stream.read(&mut some)).await.expect("more comes").unwrap();
+                assert!(length > 0, "the connection ended within a body");
+                bytes.extend_from_slice(&some[..length]);
+            }
+        }
     }
 }
 
@@ -71,6 +102,15 @@ pub async fn send(addr: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(addr).await;
     stream.write_all(request.as_bytes()).await.unwrap();
     Answer::read_to(&mut stream, request.split(' ').next().unwrap_or_default()).await
+}
+
+/// A body that is no text.
+pub async fn put_bytes(addr: SocketAddr, path: &str, body: &[u8]) -> Answer {
+    let head = format!("PUT {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
+    let mut stream = connect(addr).await;
+    // Whoever is refused at its beginning is not read to its end.
+    let _ = stream.write_all(&[head.as_bytes(), body].concat()).await;
+    Answer::read_to(&mut stream, "PUT").await
 }
 
 pub async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {

@@ -9,16 +9,17 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use lictor::{
     catalog::{
         Catalog, Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
         Topic, Woken,
     },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Event, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Archive, Event, Failure, Member, Pending, ServerStatus},
+    raft::{ArchiveHead, read_archive, write_archive},
 };
-use tokio::sync::{broadcast, watch};
-use uuid::Uuid;
+use tokio::sync::{broadcast, mpsc, watch};
 
 const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
 
@@ -27,7 +28,6 @@ pub struct Memory {
     services: Mutex<BTreeMap<String, Arc<Service>>>,
     checks: Mutex<BTreeMap<String, OwnCheck>>,
     datacenter: Text,
-    node: Text,
     pub led: AtomicBool,
     /// Somebody asked it to.
     pub left: AtomicBool,
@@ -74,7 +74,6 @@ impl Memory {
             services: Mutex::default(),
             checks: Mutex::default(),
             datacenter: "north".into(),
-            node: "oak".into(),
             led: AtomicBool::new(true),
             left: AtomicBool::default(),
             events: Mutex::default(),
@@ -156,14 +155,6 @@ impl Agent for Memory {
         &self.datacenter
     }
 
-    fn node(&self) -> &Text {
-        &self.node
-    }
-
-    fn renew_session(&self, _id: Uuid) -> Pending<'_, Result<(), Failure>> {
-        self.done(Ok(()))
-    }
-
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
         if self.stuck.load(Ordering::SeqCst) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -204,6 +195,32 @@ impl Agent for Memory {
         let told = Command::Coordinates(vec![coordinate]);
         let (_, changes) = self.catalog.lock().unwrap().apply(told);
         let _nobody_waits = self.changes.send(Some(changes.topics));
+    }
+
+    fn save(&self) -> Pending<'_, Result<Archive, Failure>> {
+        let catalog = self.catalog();
+        let mut archive = Vec::new();
+        write_archive(&mut archive, &ArchiveHead::default(), &catalog).unwrap();
+        let (pieces, taken) = mpsc::channel(1);
+        tokio::spawn(async move {
+            for piece in archive.chunks(100) {
+                let _ = pieces.send(Ok(piece.to_vec().into())).await;
+            }
+        });
+        Box::pin(std::future::ready(Ok(Archive { index: catalog.index(), pieces: taken })))
+    }
+
+    fn restore(&self, mut pieces: mpsc::Receiver<Bytes>, bytes_max: u64) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            let mut archive = Vec::new();
+            while let Some(piece) = pieces.recv().await {
+                archive.extend_from_slice(&piece);
+            }
+            let read = read_archive(&archive[..], bytes_max);
+            let (_, catalog) = read.map_err(|error| Failure::Other(error.to_string()))?;
+            self.replace(catalog);
+            Ok(())
+        })
     }
 
     fn services(&self) -> Vec<Arc<Service>> {

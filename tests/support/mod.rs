@@ -170,6 +170,20 @@ impl Agent {
         request(self.http(), method, path, body)
     }
 
+    /// As `request`, of what is no text: asked so that the answer ends with its connection.
+    pub fn request_bytes(&self, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+        let mut stream = TcpStream::connect(self.http()).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let head = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).unwrap();
+        let end = reply.windows(4).position(|window| window == b"\r\n\r\n").expect("an answer comes") + 4;
+        let body = reply.split_off(end);
+        let head = String::from_utf8_lossy(&reply);
+        (head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), body)
+    }
+
     pub fn get(&self, path: &str) -> serde_json::Value {
         let (status, body) = self.request("GET", path, "");
         assert_eq!(status, 200, "GET {path}: {body}");

@@ -48,7 +48,7 @@ fn every_row_comes_back() {
         Row::MoreServices(services) => services.len(),
         _ => 0,
     });
-    assert_eq!(widest.max(), Some(256), "a row is not as long as a node is busy");
+    assert_eq!(widest.max(), Some(64), "a row is not as long as a node is busy");
     let back = from(rows.clone()).unwrap();
     back.assert_consistent();
     assert_eq!(rows_of(&back), rows);

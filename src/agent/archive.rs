@@ -1,0 +1,123 @@
+//! Archives between agreement and whoever asks for one or brings one: written and read where nobody else waits for the
+//! thread, in pieces, so that no archive is ever whole in memory.
+
+use std::{
+    io::{self, BufWriter, Read, Write},
+    sync::Arc,
+};
+
+use bytes::{Buf, Bytes};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::Shared;
+use crate::{
+    catalog::Subscribe,
+    http::{Archive, Failure},
+    raft::{ArchiveHead, read_archive, write_archive},
+    server,
+};
+
+/// Archives on their way.
+pub struct Archiving {
+    /// Those that are written.
+    pub tasks: TaskTracker,
+    turns: Arc<Semaphore>,
+}
+
+/// On their way at a time.
+const ARCHIVES_MAX: usize = 2;
+/// Written, and not yet taken.
+const PIECES_MAX: usize = 8;
+const PIECE_BYTES: usize = 64 << 10;
+
+impl Default for Archiving {
+    fn default() -> Self {
+        Archiving { tasks: TaskTracker::new(), turns: Arc::new(Semaphore::new(ARCHIVES_MAX)) }
+    }
+}
+
+impl Archiving {
+    fn turn(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let busy = |_| Failure::Other("too many snapshots are saved or restored now, try again later".into());
+        self.turns.clone().try_acquire_owned().map_err(busy)
+    }
+}
+
+impl Shared {
+    pub(super) fn save(&self) -> Result<Archive, Failure> {
+        let turn = self.archiving.turn()?;
+        // In this order: the catalog may hold more than what it is said to.
+        let status = self.raft.status();
+        let catalog = self.raft.catalog();
+        let (term, index) = (status.last_term, status.applied_index);
+        let id = format!("{term}-{index}-{}", chrono::Utc::now().timestamp_millis());
+        let head = ArchiveHead { id, term, index };
+        let (pieces, taken) = mpsc::channel(PIECES_MAX);
+        let catalog_index = catalog.index();
+        self.archiving.tasks.spawn_blocking(move || {
+            let _turn = turn;
+            let out = BufWriter::with_capacity(PIECE_BYTES, Sent(&pieces));
+            if let Err(error) = write_archive(out, &head, &catalog) {
+                // Whoever does not take the rest does not take this either.
+                let _gone = pieces.blocking_send(Err(error));
+            }
+        });
+        Ok(Archive { index: catalog_index, pieces: taken })
+    }
+
+    /// Once it is read, it is put to the log whether or not anybody still waits for that.
+    pub(super) async fn restore(&self, pieces: mpsc::Receiver<Bytes>, bytes_max: u64) -> Result<(), Failure> {
+        let turn = self.archiving.turn()?;
+        let broken = |error: tokio::task::JoinError| Failure::Other(error.to_string());
+        let taken = Taken { pieces, piece: Bytes::new() };
+        let read = self.archiving.tasks.spawn_blocking(move || read_archive(taken, bytes_max));
+        let (head, catalog) =
+            read.await.map_err(broken)?.map_err(|error| Failure::Other(error.to_string()))?;
+        let raft = self.raft.clone();
+        let restored = self.archiving.tasks.spawn(async move {
+            let _turn = turn;
+            let restored = server::restore(&raft, &catalog).await;
+            match &restored {
+                Ok(()) => tracing::info!(id = head.id, "a snapshot is restored"),
+                Err(error) => tracing::error!(id = head.id, error, "a snapshot is not restored"),
+            }
+            restored
+        });
+        restored.await.map_err(broken)?.map_err(Failure::Other)
+    }
+}
+
+/// A file that goes to whoever takes its pieces.
+struct Sent<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Sent<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A file that comes in pieces; it ends where no more come.
+struct Taken {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Taken {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let bytes = self.piece.len().min(buffer.len());
+        self.piece.copy_to_slice(&mut buffer[..bytes]);
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,104 @@
+//! Archives: what is whole is read, and nothing else is.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+
+use super::*;
+
+const BYTES_MAX: u64 = 1 << 20;
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    for command in [register("ash", 80), register("birch", 81), noted("birch", 3)] {
+        catalog.apply(command).0.unwrap();
+    }
+    catalog
+}
+
+fn head() -> ArchiveHead {
+    ArchiveHead { id: "2-17-1700000000000".into(), term: 2, index: 17 }
+}
+
+fn archive() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_archive(&mut bytes, &head(), &catalog()).unwrap();
+    bytes
+}
+
+fn rows(catalog: &Catalog) -> Vec<crate::catalog::Row> {
+    catalog.rows().collect()
+}
+
+fn fault(bytes: &[u8]) -> String {
+    read_archive(bytes, BYTES_MAX).map(|(head, _)| head).unwrap_err().to_string()
+}
+
+fn zipped(plain: &[u8]) -> Vec<u8> {
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    out.write_all(plain).unwrap();
+    out.finish().unwrap()
+}
+
+#[test]
+fn an_archive_is_read_as_it_was_written() {
+    let (own, read) = read_archive(&archive()[..], BYTES_MAX).unwrap();
+    assert_eq!(own, head());
+    read.assert_consistent();
+    assert_eq!(rows(&read), rows(&catalog()));
+}
+
+#[test]
+fn no_flipped_bit_and_no_missing_byte_goes_unseen() {
+    let (archive, mut unseen) = (archive(), 0);
+    for bit in 0..8 * archive.len() {
+        let mut damaged = archive.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        // Some bits of gzip's mean nothing.
+        if let Ok((own, read)) = read_archive(&damaged[..], BYTES_MAX) {
+            assert!(own == head() && rows(&read) == rows(&catalog()), "bit {bit}");
+            unseen += 1;
+        }
+    }
+    assert!(unseen < 100, "{unseen} bits are without meaning");
+    for length in 0..archive.len() {
+        let ending = if length == 0 { ": EOF" } else { "unexpected EOF" };
+        let fault = fault(&archive[..length]);
+        assert!(fault.starts_with("failed to decompress snapshot: ") && fault.ends_with(ending), "{fault}");
+    }
+}
+
+#[test]
+fn what_is_anothers_or_newer_or_too_much_is_refused_by_name() {
+    assert_eq!(fault(b"no gzip"), "failed to decompress snapshot: unexpected EOF");
+    assert_eq!(fault(b"no gzip, and longer"), "failed to decompress snapshot: gzip: invalid gzip header");
+    let foreign = fault(&zipped(&[b'x'; 1024]));
+    assert_eq!(foreign, "failed to read snapshot: it does not begin as a snapshot of lictor's does");
+    let newer = fault(&zipped(b"lictsnap\x09\0\0\0"));
+    assert_eq!(newer, "failed to read snapshot: it is of version 9, and this lictor reads up to 2");
+    let longer = fault(&[&archive()[..], b"x"].concat());
+    assert_eq!(longer, "failed to read snapshot: something stands behind its end");
+    let large = read_archive(&archive()[..], 100).map(drop).unwrap_err().to_string();
+    assert_eq!(large, "failed to decompress snapshot: it holds more than 100 bytes");
+    // A few bytes that become very many.
+    let bomb = zipped(&[&b"lictsnap\x02\0\0\0\xff\xff\xff\xff"[..], &vec![0; 8 << 20]].concat());
+    assert!(bomb.len() < 100_000 && fault(&bomb).ends_with("it holds more than 1048576 bytes"));
+}
+
+#[test]
+fn an_archive_tells_what_it_holds() {
+    let summary = inspect_archive(&archive()[..]).unwrap();
+    assert_eq!((summary.head, summary.version, summary.catalog_index), (head(), 2, 3));
+    let counts: Vec<String> = summary
+        .tables
+        .iter()
+        .filter(|table| table.rows > 0)
+        .map(|table| {
+            assert!(table.bytes > 0);
+            format!("{} {}", table.name, table.rows)
+        })
+        .collect();
+    assert_eq!(counts, ["Nodes 2", "Services 2", "Checks 1", "Indexes 2"]);
+    assert!(summary.bytes > summary.tables.iter().map(|table| table.bytes).sum::<u64>());
+    assert!(inspect_archive(&archive()[..100]).is_err());
+}
