@@ -66,8 +66,8 @@ macro_rules! scripts {
 }
 
 scripts! {
-    absent agent canonical catalog coordinate decoding event filter health metrics operator parameters register status
-    transport
+    absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters register
+    session status transport traps txn
 }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
@@ -326,6 +326,7 @@ fn index(answer: &Answer) -> u64 {
     answer.header("x-consul-index").expect("an index").parse().unwrap()
 }
 
+/// Trap 1 of `http-api.md` §11.
 #[tokio::test]
 async fn a_read_waits_for_what_it_reads() {
     for path in ["/v1/health/service/web", "/v1/catalog/service/WEB"] {
@@ -387,6 +388,7 @@ async fn every_read_of_the_catalog_can_wait() {
     api.stop().await;
 }
 
+/// Trap 2 of `http-api.md` §11.
 #[tokio::test]
 async fn a_wait_has_an_end() {
     let api = Running::start(Settings { query_wait: Duration::from_millis(5), ..Settings::default() });
@@ -397,6 +399,8 @@ async fn a_wait_has_an_end() {
         let again = get(api.addr, &path).await;
         assert_eq!((again.status, index(&again), &again.body), (200, index(&first), &first.body), "{wait}");
     }
+    let missing = get(api.addr, "/v1/kv/nothing?index=99&wait=1ms").await;
+    assert_eq!((missing.status, missing.text()), (404, ""), "of a key that is not there, too");
     let ahead = get(api.addr, "/v1/health/service/web?index=99&wait=1ms").await;
     assert_eq!(index(&ahead), index(&first), "an index that never was is answered with the real one");
     let settings = Settings { query_wait_max: Duration::from_millis(5), ..Settings::default() };
@@ -493,6 +497,7 @@ async fn a_list_of_events_waits_for_another() {
     api.stop().await;
 }
 
+/// Trap 14 of `http-api.md` §11.
 #[tokio::test]
 async fn without_a_leader_only_what_may_be_stale_is_answered() {
     let api = Running::start(Settings::default());

@@ -236,3 +236,58 @@ fn promtool_takes_the_text() {
     let others: Vec<&str> = said.lines().filter(|line| !line.starts_with("consul_")).collect();
     assert!(others.is_empty(), "{said}");
 }
+
+#[test]
+fn statsd_is_sent_what_the_filter_lets_through() {
+    let place = support::fresh_address();
+    let receiver = UdpSocket::bind((place, 8125)).unwrap();
+    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
+    let hcl = format!(
+        r#"telemetry {{
+            statsd_address = "{place}:8125" metrics_prefix = "prod" disable_hostname = true
+            prefix_filter = ["-prod.runtime", "+prod.server", "-prod.lictor.raft.refused"]
+        }}"#
+    );
+    let agent = start(&hcl);
+    (0..3).for_each(|_| drop(ask(agent.dns(), "0a010203.addr.consul.", RecordType::A)));
+    let mut lines: Vec<String> = Vec::new();
+    let (mut counted, mut packet) = (0, [0; 2048]);
+    while counted < 3 || !lines.iter().any(|line| line.starts_with("prod.dns.domain_query.test-1:")) {
+        assert!(lines.len() < 400, "{lines:?}");
+        let length = receiver.recv(&mut packet).expect("intervals come");
+        assert!(length <= 1432);
+        let text = std::str::from_utf8(&packet[..length]).unwrap();
+        for line in text.lines() {
+            if let Some(count) = line.strip_prefix("prod.lictor.dns.queries.addr.A.NOERROR.udp_batch:") {
+                counted += count.strip_suffix("|c").unwrap().parse::<u32>().unwrap();
+            }
+            lines.push(line.to_string());
+        }
+    }
+    assert_eq!(counted, 3);
+    let has = |beginning: &str| lines.iter().any(|line| line.starts_with(beginning));
+    assert!(has("prod.server.isLeader:1|g") && has("prod.process.open_fds:"), "{lines:?}");
+    assert!(!has("prod.runtime.") && !has("prod.lictor.raft.refused") && !has("consul."), "{lines:?}");
+    let time = lines.iter().find(|line| line.starts_with("prod.dns.domain_query.test-1:")).unwrap();
+    assert!(time.contains("|ms"), "{time}");
+}
+
+#[test]
+fn a_statsd_that_is_not_there_is_told_of_once() {
+    let agent = start(r#"telemetry { statsd_address = "nobody.invalid:8125" }"#);
+    agent.wait_for_log("statsd is not reached: its figures are lost until it is");
+    assert_eq!(agent.answers("web.service.consul.", RecordType::A), ["A 10.1.2.3"]);
+}
+
+#[test]
+fn a_reload_changes_the_filter_and_nothing_else() {
+    let telemetry = |more: &str| format!(r#"telemetry {{ prometheus_retention_time = "1s" {more} }}"#);
+    let agent = Agent::start_with(&["-dev"], &[("a.hcl", &telemetry(""))]);
+    let has = |name: &str| prometheus(&agent).contains_key(name);
+    assert!(has("consul_raft_apply") && has("consul_test_1_server_isLeader"), "gauges carry the node");
+    let changed = telemetry(r#"prefix_filter = ["-consul.raft"] disable_hostname = true"#);
+    std::fs::write(agent.folder.join("a.hcl"), changed).unwrap();
+    assert_eq!(agent.request("PUT", "/v1/agent/reload", "").0, 200);
+    assert!(!has("consul_raft_apply") && has("consul_test_1_server_isLeader"));
+    agent.wait_for_log("takes effect at the next start only: key=telemetry");
+}

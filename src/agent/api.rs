@@ -1,7 +1,12 @@
 //! What the HTTP API may ask of this agent. A registration changes what is local at once, and is answered when the
 //! catalog was told; where that fails it is told later, and the answer is yes all the same (`cluster.md` §6.2).
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use uuid::Uuid;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -33,12 +38,21 @@ impl Agent for Shared {
         &self.identity.datacenter
     }
 
+    fn node(&self) -> &Text {
+        &self.identity.node_name
+    }
+
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
         Box::pin(async move { Shared::propose(self, command).await.map_err(Failure::from) })
     }
 
+    fn renew_session(&self, id: Uuid) -> Pending<'_, Result<(), Failure>> {
+        self.endings.renew(id);
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     fn leader(&self) -> Option<SocketAddr> {
-        self.raft.leader()
+        self.raft.leader().filter(|_| self.raft.fresh().load(Ordering::Acquire))
     }
 
     fn peers(&self) -> Vec<SocketAddr> {

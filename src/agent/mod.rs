@@ -139,6 +139,7 @@ struct Stoppable<T> {
 struct Shared {
     identity: Identity,
     raft: Raft,
+    endings: server::Endings,
     state: Mutex<State>,
     /// Where there is a data directory.
     keeper: Option<Keeper>,
@@ -258,6 +259,7 @@ impl Agent {
             figures,
             identity,
             raft,
+            endings: server::Endings::default(),
             reread,
         });
         shared.zones.read(&shared.dns);
@@ -282,6 +284,8 @@ impl Agent {
         shared.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
         tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
+        let (ending, raft, stop) = (shared.endings.clone(), shared.raft.clone(), services.clone());
+        tasks.spawn(async move { ending.run(raft, stop).await });
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
         started
             .map_err(|_| "this server's own rows were not written in time".to_string())?

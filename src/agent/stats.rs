@@ -2,7 +2,7 @@
 //! have is 0; nothing is made up.
 
 use super::{COMPATIBLE_VERSION, Shared};
-use crate::{catalog::Text, check::Kind, raft::ProposeError};
+use crate::{catalog::Text, check::Kind, http::Agent, raft::ProposeError};
 
 /// Figures by section.
 type Figures = Vec<(Text, Vec<(Text, Text)>)>;
@@ -46,7 +46,7 @@ impl Shared {
     }
 
     fn server_figures(&self) -> [(&'static str, String); 6] {
-        let leader = self.raft.leader();
+        let leader = self.leader();
         [
             ("acl", "disabled".into()),
             ("bootstrap", "true".into()),

@@ -116,6 +116,10 @@ impl Catalog {
         self.kv.tombstones.iter().map(|(key, index)| (key, *index))
     }
 
+    pub fn tombstone_count(&self) -> usize {
+        self.kv.tombstones.len()
+    }
+
     /// The keys that a session holds.
     pub fn held(&self, session: Uuid) -> impl Iterator<Item = &Blob> {
         let from = (session, Blob::default());

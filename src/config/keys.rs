@@ -125,7 +125,6 @@ const UNUSED: Keys = &[
     ("serf_wan", TEXT),
     ("serf_wan_allowed_cidrs", Texts),
     ("server_rejoin_age_max", SpanMin(6 * HOUR)),
-    ("session_ttl_min", SPAN),
     ("start_join", Texts),
     ("start_join_wan", Texts),
     ("syslog_facility", TEXT),

@@ -326,9 +326,11 @@ fn read_asking(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mu
 }
 
 fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
-    for (key, setting) in
-        [("default_query_time", &mut http.query_wait), ("max_query_time", &mut http.query_wait_max)]
-    {
+    for (key, setting) in [
+        ("default_query_time", &mut http.query_wait),
+        ("max_query_time", &mut http.query_wait_max),
+        ("session_ttl_min", &mut http.session_ttl_min),
+    ] {
         *setting = top.duration(key, findings).map_or(*setting, |span| duration(&span));
     }
     if let Some(disabled) = top.bool("disable_coordinates", findings) {

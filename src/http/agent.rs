@@ -19,10 +19,16 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Agent: Subscribe {
     fn datacenter(&self) -> &Text;
 
+    /// The name of this agent's node.
+    fn node(&self) -> &Text;
+
     /// Puts a command to the log, and gives what applying it came to.
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>>;
 
-    /// Where the leader answers other servers, if anyone leads.
+    /// A session's client gave a word: its time to live begins anew.
+    fn renew_session(&self, id: Uuid) -> Pending<'_, Result<(), Failure>>;
+
+    /// Where the leader answers other servers, if anyone leads, and has applied all that was ever acknowledged.
     fn leader(&self) -> Option<SocketAddr>;
 
     /// Where every server that has a voice answers the others.

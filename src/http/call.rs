@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::{Method, body::Incoming};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +32,14 @@ pub struct Api {
 
 pub struct Call {
     pub api: Arc<Api>,
+    pub method: Method,
     /// What follows the route's path, decoded; empty where the route is whole.
     pub rest: String,
+    /// The same in bytes, where it is no UTF-8; that is U+FFFD in `rest`.
+    pub rest_bytes: Option<Vec<u8>>,
     pub query: Query,
     /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no address.
     pub source: Option<IpAddr>,
-    pub is_get: bool,
     /// Whether figures are asked for as Prometheus' text, by the Accept header.
     pub wants_openmetrics: bool,
     /// Whether a plain text is asked for, by the Accept header.
@@ -101,8 +103,17 @@ pub fn is_own_datacenter(asked: &str, own: &str) -> Result<(), Fault> {
 }
 
 impl Call {
+    pub fn is_get(&self) -> bool {
+        self.method == Method::GET
+    }
+
     pub fn body(&self) -> Result<Object, Malformed> {
         Object::parse(&self.body)
+    }
+
+    /// A body that may be left out: then it says nothing.
+    pub fn body_if_any(&self) -> Result<Object, Malformed> {
+        if self.body.is_empty() { Ok(Object::default()) } else { self.body() }
     }
 
     /// What follows the route's path; `text` says what is missing where nothing does.

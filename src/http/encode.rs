@@ -3,9 +3,12 @@
 
 use std::io::Write;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+
 use super::agent::Member;
 use crate::catalog::{
-    Check, Instance, Locality, Map, Node, NodeCoordinate, Service, ServiceAddress, Text, Weights,
+    Check, Entry, Instance, Locality, Map, Node, NodeCoordinate, Service, ServiceAddress, Session, Text,
+    Weights,
 };
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
@@ -84,6 +87,14 @@ impl Json {
             clean = at + length;
         }
         self.0.extend_from_slice(&text.as_bytes()[clean..]);
+        self.0.push(b'"');
+    }
+
+    /// Bytes, as a text in base64.
+    pub fn base64(&mut self, bytes: &[u8]) {
+        self.comma();
+        self.0.push(b'"');
+        self.0.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes());
         self.0.push(b'"');
     }
 
@@ -275,6 +286,56 @@ pub fn query_meta(json: &mut Json, index: u64, consistency: &str, known_leader: 
     json.key("NotModified").flag(false);
     json.key("Backend").number(0);
     json.key("ResultsFilteredByACLs").flag(false);
+}
+
+/// KVEntry. What of a key is no UTF-8 is shown as U+FFFD.
+pub fn entry(json: &mut Json, entry: &Entry) {
+    json.object(|json| {
+        json.key("LockIndex").number(entry.lock_index);
+        json.key("Key").text(&entry.key.to_string());
+        json.key("Flags").number(entry.flags);
+        json.key("Value");
+        match entry.value.is_empty() {
+            true => json.null(),
+            false => json.base64(&entry.value),
+        }
+        if let Some(session) = entry.session {
+            json.key("Session").text(&session.to_string());
+        }
+        indexes(json, entry.created, entry.modified);
+    });
+}
+
+pub fn session(json: &mut Json, session: &Session) {
+    json.object(|json| {
+        json.key("ID").text(&session.id.to_string());
+        json.key("Name").text(&session.name);
+        json.key("Node").text(&session.node);
+        json.key("LockDelay").number(session.lock_delay);
+        json.key("Behavior").text(session.behavior.as_str());
+        json.key("TTL").text(&session.ttl);
+        json.key("NodeChecks");
+        match &session.node_checks {
+            None => json.null(),
+            Some(checks) => json.texts(checks),
+        }
+        json.key("ServiceChecks");
+        match &session.service_checks {
+            None => json.null(),
+            Some(checks) => json.list(|json| {
+                for check in checks.iter() {
+                    json.object(|json| {
+                        json.key("ID").text(&check.id);
+                        json.key("Namespace").text(&check.namespace);
+                    });
+                }
+            }),
+        }
+        if let Some(checks) = &session.checks {
+            json.key("Checks").texts(checks);
+        }
+        indexes(json, session.created, session.modified);
+    });
 }
 
 /// Nested four blanks deep, and a line's end (`?pretty`).

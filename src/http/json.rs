@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use base64::{DecodeError, Engine, prelude::BASE64_STANDARD};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// An object of which the known keys are taken one by one. A key is written `Name|alias`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Object {
     pairs: Vec<(String, Json)>,
 }
@@ -25,6 +26,8 @@ pub enum Json {
     Null,
     Bool(bool),
     Int(i64),
+    /// Beyond what a signed number holds.
+    Large(u64),
     Float(f64),
     Text(String),
     List(Vec<Json>),
@@ -40,16 +43,47 @@ type Taken<T> = Result<Option<T>, Malformed>;
 
 impl Object {
     pub fn parse(body: &[u8]) -> Result<Object, Malformed> {
-        let text = String::from_utf8_lossy(body);
-        if text.trim_ascii().is_empty() {
-            return Err(Malformed("EOF".into()));
-        }
-        let read = Json::deserialize(&mut serde_json::Deserializer::from_str(&text));
-        let value = read.map_err(|error| match error.is_eof() {
-            true => Malformed("unexpected EOF".into()),
-            false => Malformed(error.to_string()),
-        })?;
-        Ok(value.object("the body")?.unwrap_or(Object { pairs: Vec::new() }))
+        Ok(Json::parse(body)?.object("the body")?.unwrap_or_default())
+    }
+
+    /// A body that is a list of objects.
+    pub fn parse_list(body: &[u8]) -> Result<Vec<Object>, Malformed> {
+        let items = Json::parse(body)?.list("the body")?.into_iter();
+        items.map(|item| Ok(item.object("the body")?.unwrap_or_default())).collect()
+    }
+
+    /// Whether a key says `null` and nothing else: to most readers that is no key at all.
+    pub fn is_null(&self, key: &str) -> bool {
+        let mut said = self.pairs.iter().filter(|(name, _)| is_named(name, key)).peekable();
+        said.peek().is_some() && said.all(|(_, value)| *value == Json::Null)
+    }
+
+    /// A value of any kind.
+    pub fn any(&mut self, key: &str) -> Taken<Json> {
+        self.value(key, |value, _| Ok(value))
+    }
+
+    /// Bytes, as base64.
+    pub fn bytes(&mut self, key: &str) -> Taken<Vec<u8>> {
+        self.value(key, |value, key| {
+            let text = value.text(key)?;
+            BASE64_STANDARD.decode(&text).map_err(|error| {
+                let at = match error {
+                    DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                    DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len() / 4 * 4,
+                };
+                Malformed(format!("illegal base64 data at input byte {at}"))
+            })
+        })
+    }
+
+    /// An index: a number that is never below 0.
+    pub fn index(&mut self, key: &str) -> Taken<u64> {
+        self.value(key, |value, key| match value {
+            Json::Int(number) if number >= 0 => Ok(number as u64),
+            Json::Large(number) => Ok(number),
+            other => Err(other.is_not("uint64", key)),
+        })
     }
 
     pub fn text(&mut self, key: &str) -> Taken<String> {
@@ -83,6 +117,7 @@ impl Object {
         self.value(key, |value, key| {
             let nanos = match value {
                 Json::Int(nanos) => nanos,
+                Json::Large(_) => i64::MAX,
                 Json::Float(nanos) => nanos as i64,
                 Json::Text(text) if text.is_empty() => 0,
                 Json::Text(text) => parse_duration(&text).map_err(Malformed)?.nanos,
@@ -182,6 +217,18 @@ impl Object {
 }
 
 impl Json {
+    fn parse(body: &[u8]) -> Result<Json, Malformed> {
+        let text = String::from_utf8_lossy(body);
+        if text.trim_ascii().is_empty() {
+            return Err(Malformed("EOF".into()));
+        }
+        let read = Json::deserialize(&mut serde_json::Deserializer::from_str(&text));
+        read.map_err(|error| match error.is_eof() {
+            true => Malformed("unexpected EOF".into()),
+            false => Malformed(error.to_string()),
+        })
+    }
+
     fn text(self, key: &str) -> Result<String, Malformed> {
         match self {
             Json::Text(text) => Ok(text),
@@ -235,21 +282,25 @@ impl Json {
             Json::Text(text) => text.is_empty(),
             Json::List(items) => items.is_empty(),
             Json::Object(pairs) => pairs.iter().all(|(_, value)| value.is_hollow()),
-            Json::Bool(true) | Json::Int(_) | Json::Float(_) => false,
+            Json::Bool(true) | Json::Int(_) | Json::Large(_) | Json::Float(_) => false,
+        }
+    }
+
+    /// As Go calls it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Json::Null => "null",
+            Json::Bool(_) => "bool",
+            Json::Int(_) | Json::Large(_) | Json::Float(_) => "number",
+            Json::Text(_) => "string",
+            Json::List(_) => "array",
+            Json::Object(_) => "object",
         }
     }
 
     fn is_not(&self, wanted: &str, key: &str) -> Malformed {
-        let found = match self {
-            Json::Null => "null",
-            Json::Bool(_) => "bool",
-            Json::Int(_) | Json::Float(_) => "number",
-            Json::Text(_) => "string",
-            Json::List(_) => "array",
-            Json::Object(_) => "object",
-        };
         let key = key.split('|').next().unwrap_or(key);
-        Malformed(format!("json: cannot unmarshal {found} into field {key} of type {wanted}"))
+        Malformed(format!("json: cannot unmarshal {} into field {key} of type {wanted}", self.kind()))
     }
 }
 
@@ -276,7 +327,7 @@ impl<'de> Deserialize<'de> for Json {
                 Ok(Json::Int(number))
             }
             fn visit_u64<E>(self, number: u64) -> Result<Json, E> {
-                Ok(i64::try_from(number).map_or(Json::Float(number as f64), Json::Int))
+                Ok(i64::try_from(number).map_or(Json::Large(number), Json::Int))
             }
             fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
                 Ok(Json::Float(number))

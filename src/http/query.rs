@@ -41,6 +41,11 @@ pub fn decode(text: &str) -> Option<String> {
     if !text.contains('%') {
         return Some(text.into());
     }
+    Some(String::from_utf8_lossy(&decode_bytes(text)?).into_owned())
+}
+
+/// As [`decode`], in bytes.
+pub fn decode_bytes(text: &str) -> Option<Vec<u8>> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let [first, tail @ ..] = rest {
         rest = tail;
@@ -53,7 +58,7 @@ pub fn decode(text: &str) -> Option<String> {
         bytes.push((digit(*high)? * 16 + digit(*low)?) as u8);
         rest = tail;
     }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    Some(bytes)
 }
 
 /// Puts percent-encoding on a path.

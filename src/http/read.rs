@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hyper::StatusCode;
+use uuid::Uuid;
 
 use super::{
     call::{Call, Consistency, Options},
@@ -11,7 +12,7 @@ use super::{
     list::{Form, List},
     reply::{Body, Fault, Outcome, Reply},
 };
-use crate::catalog::{Catalog, Home, Key, Status, Table, Topic, Woken, fold};
+use crate::catalog::{Blob, Catalog, Home, Key, Status, Table, Topic, Woken, fold};
 
 /// What a read is about: from this follow its index, and what it waits on (§3.2).
 #[derive(Debug)]
@@ -35,6 +36,13 @@ pub enum Scope {
     Coordinate(Key),
     /// What is never there.
     Absent,
+    /// A key.
+    Entry(Blob),
+    /// All keys that begin so.
+    Entries(Blob),
+    Sessions,
+    Session(Uuid),
+    NodeSessions(Key),
 }
 
 impl Call {
@@ -57,24 +65,48 @@ impl Call {
         self.read_as(scope, |catalog| Body::List(List::of(catalog.service(key), form, passing))).await
     }
 
+    /// As `read`, of what does not say how fresh it is: keys and sessions. The answer is any.
+    pub async fn read_plain(&self, scope: Scope, answer: impl FnOnce(&Catalog) -> Reply) -> Outcome {
+        let options = self.options()?;
+        self.answered(scope, &options, answer).await
+    }
+
     async fn read_as(&self, scope: Scope, answer: impl FnOnce(&Catalog) -> Body) -> Outcome {
         let options = self.options()?;
-        let led_now = || self.api.agent.leader().is_some();
-        let led = led_now();
-        let heard = self.api.agent.catalog().index() > 0;
-        if !led && (options.consistency != Consistency::Stale || !heard) {
-            return Err(Fault::failed("No cluster leader"));
-        }
-        let catalog = self.awaited(&scope, &options).await;
-        let reply = Reply::new(StatusCode::OK, answer(&catalog))
-            .with_number("x-consul-index", scope.index(&catalog))
-            .with_static("x-consul-knownleader", if led_now() { "true" } else { "false" })
-            .with_number("x-consul-lastcontact", 0)
-            .with_static("x-consul-query-backend", "blocking-query");
-        Ok(match scope {
-            Scope::Coordinates | Scope::Coordinate(_) => reply,
-            _ => reply.with_static("x-consul-effective-consistency", options.consistency.as_str()),
+        let shows_mode = !matches!(scope, Scope::Coordinates | Scope::Coordinate(_));
+        let answer = |catalog: &Catalog| Reply::new(StatusCode::OK, answer(catalog));
+        let reply = self.answered(scope, &options, answer).await?;
+        Ok(match shows_mode {
+            true => reply.with_static("x-consul-effective-consistency", options.consistency.as_str()),
+            false => reply,
         })
+    }
+
+    /// # Errors
+    /// Where nobody leads and the answer must not be stale.
+    pub fn may_answer(&self, consistency: Consistency) -> Result<(), Fault> {
+        let led = self.api.agent.leader().is_some();
+        let heard = self.api.agent.catalog().index() > 0;
+        match led || (consistency == Consistency::Stale && heard) {
+            true => Ok(()),
+            false => Err(Fault::failed("No cluster leader")),
+        }
+    }
+
+    async fn answered(
+        &self,
+        scope: Scope,
+        options: &Options,
+        answer: impl FnOnce(&Catalog) -> Reply,
+    ) -> Outcome {
+        self.may_answer(options.consistency)?;
+        let catalog = self.awaited(&scope, options).await;
+        let led = self.api.agent.leader().is_some();
+        Ok(answer(&catalog)
+            .with_number("x-consul-index", scope.index(&catalog))
+            .with_static("x-consul-knownleader", if led { "true" } else { "false" })
+            .with_number("x-consul-lastcontact", 0)
+            .with_static("x-consul-query-backend", "blocking-query"))
     }
 
     /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
@@ -133,6 +165,9 @@ impl Scope {
             Scope::Absent => None,
             Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
             Scope::Coordinates | Scope::Coordinate(_) => newest(&[Table::Coordinates]),
+            Scope::Entry(key) => Some(catalog.entry_index(key)),
+            Scope::Entries(prefix) => Some(catalog.entries_index(prefix)),
+            Scope::Sessions | Scope::Session(_) | Scope::NodeSessions(_) => newest(&[Table::Sessions]),
         };
         index.unwrap_or(0).max(1)
     }
@@ -156,6 +191,11 @@ impl Scope {
             Scope::State(state) => vec![Topic::State(Status::from(state.as_str()))],
             Scope::Coordinates => vec![Topic::Coordinates],
             Scope::Coordinate(node) => vec![Topic::Coordinate(node.clone())],
+            Scope::Entry(key) => vec![Topic::Kv(key.clone())],
+            Scope::Entries(prefix) => vec![Topic::KvTree(prefix.clone())],
+            Scope::Sessions => vec![Topic::Sessions],
+            Scope::Session(id) => vec![Topic::Session(*id)],
+            Scope::NodeSessions(node) => vec![Topic::NodeSessions(node.clone())],
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum Body {
     List(List),
     Text(String),
     Html(String),
+    /// Bytes of somebody's own, which no browser shall make more of than text.
+    Raw(Vec<u8>),
     /// Compressed as it is, in pieces.
     Archive(mpsc::Receiver<io::Result<Bytes>>),
 }
@@ -65,6 +67,11 @@ impl Reply {
         Reply::new(StatusCode::OK, Body::Json(json.into_bytes()))
     }
 
+    /// A truth value, as writes answer.
+    pub fn flag(flag: bool) -> Reply {
+        Reply::json(|json| json.flag(flag))
+    }
+
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Reply {
         if let Ok(value) = HeaderValue::try_from(value.to_string()) {
             self.headers.push((HeaderName::from_static(name), value));
@@ -93,6 +100,7 @@ impl Reply {
             Body::Json(_) | Body::List(_) => Some("application/json"),
             Body::Text(_) => Some("text/plain; charset=utf-8"),
             Body::Html(_) => Some("text/html; charset=utf-8"),
+            Body::Raw(_) => Some("text/plain"),
             Body::Archive(_) => Some("application/x-gzip"),
         };
         let (body, is_zipped) = self.body.into_frames(gzip).await;
@@ -123,7 +131,7 @@ impl Body {
                 return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
             }
             Body::Archive(pieces) => return (Frames::Coming(pieces), false),
-            Body::Json(json) => json,
+            Body::Json(bytes) | Body::Raw(bytes) => bytes,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };
         let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };

@@ -127,13 +127,15 @@ impl Router {
         let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
         let wants_openmetrics = wants_openmetrics(request.headers());
         let wants_text = wants_text(request.headers());
-        let is_get = request.method() == Method::GET;
+        let (method, rest_bytes) = (request.method().clone(), odd_bytes(&rest, route, &request));
+        let is_get = method == Method::GET;
         let call = |body, stream| Call {
             api,
+            method,
             rest,
+            rest_bytes,
             query,
             source,
-            is_get,
             wants_openmetrics,
             wants_text,
             body,
@@ -198,6 +200,12 @@ impl Refuses {
         }
         Ok(())
     }
+}
+
+/// What follows a route's path, where that is no UTF-8.
+fn odd_bytes(rest: &str, route: &Route, request: &Request<Incoming>) -> Option<Vec<u8>> {
+    let bytes = rest.contains(char::REPLACEMENT_CHARACTER).then(|| query::decode_bytes(request.uri().path()));
+    Some(bytes??.split_off(route.path.len()))
 }
 
 /// The route of a request and what followed its path; or the answer, where there is none.

@@ -18,6 +18,8 @@ pub struct Settings {
     /// How long a read waits for a change where it does not say, and at most.
     pub query_wait: Duration,
     pub query_wait_max: Duration,
+    /// The least time to live that a session may ask for.
+    pub session_ttl_min: Duration,
     pub limits: Limits,
 }
 
@@ -57,6 +59,7 @@ impl Default for Settings {
             coordinates: true,
             query_wait: Duration::from_secs(300),
             query_wait_max: Duration::from_secs(600),
+            session_ttl_min: Duration::from_secs(10),
             limits: Limits::default(),
         }
     }

@@ -1,19 +1,26 @@
-//! What a server does as leader: members become rows of the catalog. So far the only member is this server itself.
-//! Knows agreement and the catalog; not how members are found, nor what else an agent registers on its node.
+//! What a server does as leader: members become rows of the catalog (so far the only member is this server itself), and what
+//! has had its time ends. Knows agreement and the catalog; not how members are found, nor what else an agent registers on its
+//! node.
 
 mod coordinates;
 mod reconcile;
 mod restore;
+mod timers;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     catalog::{Subscribe, Topic},
     raft::{ProposeError, Raft},
 };
+use timers::Timers;
 
 pub use coordinates::CoordinateUpdates;
 pub use reconcile::{Member, reconcile};
@@ -23,6 +30,66 @@ pub use restore::{give_up, restore};
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
 /// After a write that did not come through.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Whether this server leads is looked at as often.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The catalog is looked at no more often than this for what begins and ends.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+/// Commands on their way at once.
+const ENDING_MAX: usize = 64;
+
+/// Ends what has had its time, while this server leads. Clones are one and the same.
+#[derive(Clone, Debug, Default)]
+pub struct Endings(Arc<Mutex<Timers>>);
+
+impl Endings {
+    /// A session's client gave a word: its time begins anew.
+    pub fn renew(&self, session: Uuid) {
+        self.timers().renew(session, now());
+    }
+
+    /// Until `shutdown`.
+    pub async fn run(&self, raft: Raft, shutdown: CancellationToken) {
+        while shutdown.run_until_cancelled(self.step(&raft)).await.is_some() {}
+    }
+
+    async fn step(&self, raft: &Raft) {
+        let changed = raft.subscribe(vec![Topic::Sessions, Topic::LockDelays, Topic::Tombstones]);
+        let next = {
+            let mut timers = self.timers();
+            match raft.is_leader() {
+                true => timers.follow(&raft.catalog(), now()),
+                false => timers.clear(),
+            }
+            timers.next()
+        };
+        let soon = now() + FOLLOW_EVERY;
+        let wake = next.unwrap_or(soon + IDLE).clamp(soon, soon + IDLE);
+        tokio::select! {
+            _ = changed => tokio::time::sleep_until(soon.into()).await,
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        let due = self.timers().due(now());
+        let mut ending = JoinSet::new();
+        for command in due {
+            if ending.len() == ENDING_MAX {
+                ending.join_next().await;
+            }
+            let raft = raft.clone();
+            ending.spawn(async move {
+                // What does not come through is due again later.
+                if let Err(error) = raft.propose(command).await {
+                    tracing::warn!(%error, "cannot end what has had its time, and will try again");
+                }
+            });
+        }
+        ending.join_all().await;
+    }
+
+    fn timers(&self) -> MutexGuard<'_, Timers> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Keeps this server's own rows in the catalog until `shutdown`, and writes only where the catalog says otherwise.
 /// `ready` is told once they are there: what the agent says of its node should come later, and so stand.
@@ -83,6 +150,11 @@ async fn settle(raft: &Raft, member: &Member) -> Settled {
 
 /// One to free the name, one to take it.
 const STEPS_MAX: usize = 2;
+
+#[expect(clippy::disallowed_methods, reason = "the leader's loops are the rim where the clock is read")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 #[cfg(test)]
 mod tests;

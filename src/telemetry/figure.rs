@@ -7,10 +7,13 @@ use crate::count::Measured;
 pub struct Figure {
     /// Words with dots between them, of which the first says whose name it is: `consul`, `lictor`, `process`.
     pub name: &'static str,
-    pub labels: Vec<(&'static str, String)>,
+    pub labels: Labels,
     pub help: &'static str,
     pub value: Value,
 }
+
+/// In the order in which they are told.
+pub type Labels = Vec<(&'static str, String)>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {

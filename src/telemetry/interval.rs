@@ -1,13 +1,13 @@
 //! What happened between two readings, in the form in which Consul tells it (`http-api.md` §8.1).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Number;
 
 use super::{
     INTERVAL,
-    figure::{Figure, Names, Value},
+    figure::{Figure, Labels, Names, Value},
     filter::Filter,
 };
 use crate::count::Measured;
@@ -30,7 +30,8 @@ pub struct Interval {
 pub struct Gauge {
     pub name: String,
     pub value: Number,
-    pub labels: BTreeMap<&'static str, String>,
+    #[serde(serialize_with = "as_map")]
+    pub labels: Labels,
 }
 
 /// Values that came up: how many, and how they lie.
@@ -46,11 +47,12 @@ pub struct Happened {
     max: Number,
     pub mean: Number,
     stddev: Number,
-    pub labels: BTreeMap<&'static str, String>,
+    #[serde(serialize_with = "as_map")]
+    pub labels: Labels,
 }
 
 /// What has been counted up to a moment.
-pub type Totals = HashMap<(&'static str, Vec<(&'static str, String)>), Value>;
+pub type Totals = HashMap<(&'static str, Labels), Value>;
 
 /// What the figures say beyond the totals of before; and the totals of now.
 pub fn since(
@@ -68,7 +70,7 @@ pub fn since(
         let key = (figure.name, figure.labels);
         let earlier = before.get(&key).copied();
         if filter.tells(&name) {
-            interval.add(name, &key.1, figure.value, earlier);
+            interval.add(name, key.1.clone(), figure.value, earlier);
         }
         totals.insert(key, figure.value);
     }
@@ -85,8 +87,7 @@ impl Interval {
         serde_json::to_vec(self).expect("names, texts and numbers can be written as JSON")
     }
 
-    fn add(&mut self, name: String, labels: &[(&'static str, String)], value: Value, earlier: Option<Value>) {
-        let labels = labels.iter().cloned().collect();
+    fn add(&mut self, name: String, labels: Labels, value: Value, earlier: Option<Value>) {
         match (value, earlier) {
             (Value::Gauge(value) | Value::Total(value), _) => {
                 self.gauges.push(Gauge { name, value: number(value), labels });
@@ -109,7 +110,7 @@ impl Interval {
 
 impl Happened {
     /// `None` where nothing happened.
-    fn of(name: String, measured: Measured, labels: BTreeMap<&'static str, String>) -> Option<Self> {
+    fn of(name: String, measured: Measured, labels: Labels) -> Option<Self> {
         (measured.count > 0).then(|| Happened {
             name,
             count: measured.count,
@@ -122,6 +123,10 @@ impl Happened {
             labels,
         })
     }
+}
+
+fn as_map<S: Serializer>(labels: &Labels, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|(name, value)| (name, value)))
 }
 
 /// As Go prints it: whole numbers without a fraction.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    figure::{Figure, Names, Value},
+    figure::{Figure, Labels, Names, Value},
     filter::Filter,
 };
 
@@ -59,7 +59,7 @@ fn plain(name: &str) -> String {
     if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
 
-fn labels(labels: &[(&'static str, String)]) -> String {
+fn labels(labels: &Labels) -> String {
     if labels.is_empty() {
         return String::new();
     }

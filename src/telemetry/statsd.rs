@@ -10,7 +10,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::interval::{Gauge, Happened, Interval};
+use super::{
+    figure::Labels,
+    interval::{Gauge, Happened, Interval},
+};
 
 /// What a packet may hold, so that no network on the way cuts it up.
 const PACKET_BYTES_MAX: usize = 1432;
@@ -61,15 +64,13 @@ async fn send_one(address: &str, interval: &Interval) -> Result<(), String> {
 /// A line to a figure, as many to a packet as it holds.
 fn packets(interval: &Interval) -> Vec<String> {
     let Interval { gauges, counters, samples, .. } = interval;
-    let gauges = gauges
-        .iter()
-        .map(|Gauge { name, value, labels }| format!("{}:{value}|g\n", flat(name, labels.values())));
-    let counters = counters
-        .iter()
-        .map(|Happened { name, sum, labels, .. }| format!("{}:{sum}|c\n", flat(name, labels.values())));
+    let gauges =
+        gauges.iter().map(|Gauge { name, value, labels }| format!("{}:{value}|g\n", flat(name, labels)));
+    let counters =
+        counters.iter().map(|Happened { name, sum, labels, .. }| format!("{}:{sum}|c\n", flat(name, labels)));
     // The mean of so many values, of which one is sent for all.
     let samples = samples.iter().map(|Happened { name, mean, count, labels, .. }| {
-        let mut line = format!("{}:{mean}|ms", flat(name, labels.values()));
+        let mut line = format!("{}:{mean}|ms", flat(name, labels));
         if *count > 1 {
             // A text takes whatever it is given.
             let _written = write!(line, "|@{}", 1.0 / *count as f64);
@@ -87,9 +88,11 @@ fn packets(interval: &Interval) -> Vec<String> {
 }
 
 /// statsd knows no labels: their values are words of the name.
-fn flat<'a>(name: &'a str, labels: impl Iterator<Item = &'a String>) -> String {
+fn flat(name: &str, labels: &Labels) -> String {
     let mut flat = String::new();
-    for word in [name].into_iter().chain(labels.map(String::as_str)).filter(|word| !word.is_empty()) {
+    for word in
+        [name].into_iter().chain(labels.iter().map(|(_, value)| &**value)).filter(|word| !word.is_empty())
+    {
         if !flat.is_empty() {
             flat.push('.');
         }
@@ -121,7 +124,7 @@ mod tests {
         [1, 2, 3, 6].iter().for_each(|value| spread.record(*value));
         let figures = vec![
             Figure::gauge("consul.peers", "", 1.5),
-            Figure::count("lictor.queries", "", 3).with("form", "node").with("type", "a: b"),
+            Figure::count("lictor.queries", "", 3).with("type", "node").with("form", "a: b"),
             Figure::measured("consul.time", "", spread.read()),
         ];
         let expected = "consul.peers:1.5|g\nlictor.queries.node.a__b:3|c\nconsul.time:3|ms|@0.25\n";

@@ -20,6 +20,7 @@ use lictor::{
     raft::{ArchiveHead, read_archive, write_archive},
 };
 use tokio::sync::{broadcast, mpsc, watch};
+use uuid::Uuid;
 
 const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
 
@@ -28,6 +29,7 @@ pub struct Memory {
     services: Mutex<BTreeMap<String, Arc<Service>>>,
     checks: Mutex<BTreeMap<String, OwnCheck>>,
     datacenter: Text,
+    node: Text,
     pub led: AtomicBool,
     /// Somebody asked it to.
     pub left: AtomicBool,
@@ -74,6 +76,7 @@ impl Memory {
             services: Mutex::default(),
             checks: Mutex::default(),
             datacenter: "north".into(),
+            node: "oak".into(),
             led: AtomicBool::new(true),
             left: AtomicBool::default(),
             events: Mutex::default(),
@@ -153,6 +156,14 @@ impl Subscribe for Memory {
 impl Agent for Memory {
     fn datacenter(&self) -> &Text {
         &self.datacenter
+    }
+
+    fn node(&self) -> &Text {
+        &self.node
+    }
+
+    fn renew_session(&self, _id: Uuid) -> Pending<'_, Result<(), Failure>> {
+        self.done(Ok(()))
     }
 
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {

@@ -8,6 +8,7 @@
 //! 200
 //! X-Consul-Index: 3               a header of the answer;   ! X-Consul-Index   one that must not be there
 //! = {"a":1}                       its body, compared as JSON;   "text\n"   exactly;   empty   nothing, of no type
+//! $ session ID                    from here on `$session` is the text under this key of the answer
 //! ```
 
 use std::net::SocketAddr;
@@ -31,10 +32,26 @@ pub async fn run(addr: SocketAddr, script: &str) {
     let mut faults = Vec::new();
     let cases = parse(script);
     assert!(!cases.is_empty());
+    let mut named: Vec<(String, String)> = Vec::new();
     for case in cases {
-        let answer = ask(addr, case.method, case.path, &case.headers, &case.body).await;
-        for fault in compare(&case, &answer) {
+        let case = &case;
+        let fill = |text: &str| {
+            named
+                .iter()
+                .fold(text.to_string(), |text, (name, value)| text.replace(&format!("${name}"), value))
+        };
+        let expected: Vec<String> = case.expected.iter().map(|line| fill(line)).collect();
+        let answer = ask(addr, case.method, &fill(case.path), &fill(&case.headers), &fill(&case.body)).await;
+        let (taken, expected): (Vec<_>, Vec<_>) =
+            expected.into_iter().partition(|line| line.starts_with("$ "));
+        for fault in compare(&expected, &answer) {
             faults.push(format!("line {}: {} {}: {fault}", case.line, case.method, case.path));
+        }
+        for line in taken {
+            let (name, key) = line[2..].split_once(' ').unwrap_or_else(|| panic!("what is {line:?}?"));
+            let found = serde_json::from_slice::<Value>(&answer.body).unwrap_or_default();
+            let text = found[key].as_str().unwrap_or_else(|| panic!("line {}: no text {key}", case.line));
+            named.push((name.into(), text.into()));
         }
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
@@ -62,7 +79,7 @@ fn parse(script: &str) -> Vec<Case<'_>> {
     cases
 }
 
-fn compare(case: &Case, answer: &Answer) -> Vec<String> {
+fn compare(expected: &[String], answer: &Answer) -> Vec<String> {
     let (mut faults, mut json) = (Vec::new(), String::new());
     let mut expect = |holds: bool, wanted: &str| {
         if !holds {
@@ -70,7 +87,7 @@ fn compare(case: &Case, answer: &Answer) -> Vec<String> {
             faults.push(format!("    {}", String::from_utf8_lossy(&answer.body)));
         }
     };
-    for line in &case.expected {
+    for line in expected {
         if let Some(more) = line.strip_prefix("= ") {
             json += more;
         } else if let Some(name) = line.strip_prefix("! ") {
@@ -78,7 +95,7 @@ fn compare(case: &Case, answer: &Answer) -> Vec<String> {
         } else if line.starts_with('"') {
             let text: String = serde_json::from_str(line).expect("a quoted text");
             expect(text == answer.text(), line);
-        } else if *line == "empty" {
+        } else if line == "empty" {
             expect(answer.body.is_empty() && answer.header("content-type").is_none(), line);
         } else if let Ok(status) = line.parse::<u16>() {
             expect(answer.status == status, line);

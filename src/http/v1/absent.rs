@@ -89,7 +89,7 @@ async fn config_entry(call: Call) -> Outcome {
     let (kind, name) = call.rest.split_once('/').unwrap_or((&call.rest, ""));
     let known = kind.is_empty() || KINDS.contains(&kind);
     let invalid = || format!("invalid config entry kind: {kind}");
-    if call.is_get {
+    if call.is_get() {
         if !known {
             return Err(Fault::failed(invalid()));
         }
@@ -112,7 +112,7 @@ async fn config_entry(call: Call) -> Outcome {
 }
 
 async fn peering(call: Call) -> Outcome {
-    match call.is_get {
+    match call.is_get() {
         true => Err(Fault::missing(format!("Peering not found for {:?}", call.rest))),
         false => Ok(Reply::empty()),
     }
@@ -133,7 +133,7 @@ async fn keyring(call: Call) -> Outcome {
         let fault = "Invalid relay-factor: Relay factor must be in range: [0, 5]";
         return Err(Fault::bad(fault));
     }
-    if !call.is_get && call.query.has("local-only") {
+    if !call.is_get() && call.query.has("local-only") {
         let fault = "Invalid use of local-only: local-only can only be set for list requests";
         return Err(Fault::bad(fault));
     }

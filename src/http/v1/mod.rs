@@ -10,16 +10,19 @@ mod event;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod kv;
 mod member;
 mod operator;
 mod register;
+mod session;
 mod snapshot;
 mod status;
 mod telemetry;
+mod txn;
 
 use super::route::Route;
 
-pub const ROUTES: [&[Route]; 12] = [
+pub const ROUTES: [&[Route]; 15] = [
     absent::ROUTES,
     agent::ROUTES,
     agent_health::ROUTES,
@@ -27,9 +30,12 @@ pub const ROUTES: [&[Route]; 12] = [
     coordinate::ROUTES,
     event::ROUTES,
     health::ROUTES,
+    kv::ROUTES,
     member::ROUTES,
     operator::ROUTES,
+    session::ROUTES,
     snapshot::ROUTES,
     status::ROUTES,
     telemetry::ROUTES,
+    txn::ROUTES,
 ];

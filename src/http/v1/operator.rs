@@ -129,7 +129,7 @@ async fn transfer_leader(call: Call) -> Outcome {
 }
 
 async fn autopilot(call: Call) -> Outcome {
-    if call.is_get {
+    if call.is_get() {
         let catalog = call.current()?;
         return Ok(Reply::json(|json| write_autopilot(json, &catalog.autopilot())));
     }

@@ -93,12 +93,13 @@ fn decode_service(mut body: Object) -> Result<Given, Malformed> {
         weights: body.object("Weights")?.map(decode_weights).transpose()?.unwrap_or_default(),
         enable_tag_override: body.flag("EnableTagOverride")?.unwrap_or(false),
         locality: decode_locality(&mut body)?,
+        modified: body.index("ModifyIndex")?.unwrap_or(0),
         ..Service::default()
     };
     body.refuse("Proxy")?;
     body.refuse("Connect")?;
     body.refuse("PeerName")?;
-    body.ignore("CreateIndex|ModifyIndex");
+    body.ignore("CreateIndex");
     body.enterprise();
     body.finish()?;
     Ok(Given { service, port })
@@ -115,6 +116,35 @@ fn valid_service(given: Given) -> Result<Service, Fault> {
     let out_of_range = |_| Fault::failed(format!("Invalid service port {port}; expected 0 to 65535"));
     let id = service.id_or_name().clone();
     Ok(Service { id, port: port.try_into().map_err(out_of_range)?, ..service })
+}
+
+/// A node's own record, as an operation of a transaction has it.
+pub fn decode_node(mut body: Object, own: &Text) -> Result<Node, Malformed> {
+    let id = body.text("ID")?.unwrap_or_default();
+    let node = Node {
+        id: parse_id(&id).map_err(|fault| Malformed(fault.text))?,
+        name: text(&mut body, "Node")?,
+        address: text(&mut body, "Address")?,
+        datacenter: own.clone(),
+        tagged_addresses: body.map("TaggedAddresses")?,
+        meta: body.map("Meta")?,
+        locality: decode_locality(&mut body)?,
+        modified: body.index("ModifyIndex")?.unwrap_or(0),
+        ..Node::default()
+    };
+    body.refuse("PeerName")?;
+    body.ignore("Datacenter|CreateIndex");
+    body.enterprise();
+    body.finish()?;
+    Ok(node)
+}
+
+/// A service, likewise.
+pub fn decode_row_service(body: Object) -> Result<Service, Malformed> {
+    let Given { service, port } = decode_service(body)?;
+    let out_of_range =
+        |_| Malformed(format!("json: cannot unmarshal number {port} into field Port of type uint16"));
+    Ok(Service { port: port.try_into().map_err(out_of_range)?, ..service })
 }
 
 /// Without a passing weight both are 1; with one, a warning weight that is not given is 0.
@@ -146,7 +176,8 @@ pub fn decode_locality(body: &mut Object) -> Result<Option<std::sync::Arc<Locali
     Ok(Some(locality.into()))
 }
 
-fn decode_check(mut body: Object) -> Result<Check, Malformed> {
+/// A check, on the node that it names.
+pub fn decode_check(mut body: Object) -> Result<Check, Malformed> {
     let name = text(&mut body, "Name")?;
     let id = text(&mut body, "CheckID")?;
     let status = body.text("Status")?.filter(|status| !status.is_empty());
@@ -168,10 +199,11 @@ fn decode_check(mut body: Object) -> Result<Check, Malformed> {
         timeout: text(&mut body, "Timeout")?,
         exposed_port,
         definition,
+        modified: body.index("ModifyIndex")?.unwrap_or(0),
         ..Check::default()
     };
     body.refuse("PeerName")?;
-    body.ignore("CreateIndex|ModifyIndex");
+    body.ignore("CreateIndex");
     body.enterprise();
     body.finish()?;
     Ok(check)

@@ -21,7 +21,7 @@ pub const ROUTES: &[Route] = &[Route {
 const PIECES_MAX: usize = 8;
 
 async fn snapshot(call: Call) -> Outcome {
-    if call.is_get { save(call).await } else { restore(call).await }
+    if call.is_get() { save(call).await } else { restore(call).await }
 }
 
 async fn save(call: Call) -> Outcome {
