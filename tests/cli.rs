@@ -6,11 +6,18 @@ mod support;
 
 use std::{
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
     path::Path,
     process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use support::Agent;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_lictor");
@@ -27,18 +34,18 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { catalog conventions maintenance operator services }
+scripts! { catalog conventions kv maintenance operator services waiting }
 
 /// A case is `== what it shows` and steps. `$ WORDS` runs them, `$1 WORDS` keeps the first line of each stream, `< TEXT` is
 /// a line of its input, `write NAME TEXT` makes a file below DIR, `PUT PATH BODY` asks the agent, `until PATH` waits until it has such a
-/// thing. What came of it stands
+/// thing, `session NAME` makes one. What came of it stands
 /// behind: `  ` a line of output, `! ` one of standard error, `exit CODE` where that is not 0.
 fn run_script(file: &str) {
     let arguments = ["-dev", "-advertise=10.0.0.1", &format!("-node-id={NODE_ID}")];
     let agent = Agent::start(&arguments);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(file);
     let script = fs::read_to_string(&path).unwrap();
-    let mut written = String::new();
+    let (mut written, mut names) = (String::new(), Vec::new());
     let mut lines = script.lines().peekable();
     while let Some(line) = lines.next() {
         if ["  ", "! ", "exit "].iter().any(|found| line.starts_with(found)) {
@@ -50,7 +57,7 @@ fn run_script(file: &str) {
             input.push_str(&format!("{}\n", &more[2..]));
             written.push_str(&format!("{more}\n"));
         }
-        written.push_str(&step(&agent, line, &input));
+        written.push_str(&step(&agent, line, &input, &mut names));
     }
     if std::env::var("LICTOR_EXPECT").is_ok_and(|mode| mode == "write") {
         fs::write(&path, written).unwrap();
@@ -63,12 +70,14 @@ fn run_script(file: &str) {
 }
 
 /// Takes a step, and gives what came of it.
-fn step(agent: &Agent, line: &str, input: &str) -> String {
+fn step(agent: &Agent, line: &str, input: &str, names: &mut Vec<(String, String)>) -> String {
     let folder = agent.folder.display().to_string();
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     match verb {
         "$" | "$1" => {
-            let told = type_words(agent, &words(&rest.replace("DIR", &folder)), input);
+            let rest =
+                names.iter().fold(rest.replace("DIR", &folder), |rest, (name, id)| rest.replace(name, id));
+            let told = type_words(agent, &words(&rest), input);
             let told = told.replace(&agent.http().to_string(), "AGENT").replace(&folder, "DIR");
             plain(&told, verb == "$1")
         }
@@ -81,6 +90,13 @@ fn step(agent: &Agent, line: &str, input: &str) -> String {
             let (path, body) = rest.split_once(' ').unwrap_or((rest, ""));
             let (status, answer) = agent.request("PUT", path, body);
             assert_eq!(status, 200, "{line}: {answer}");
+            String::new()
+        }
+        "session" => {
+            let (status, answer) = agent.request("PUT", "/v1/session/create", "");
+            assert_eq!(status, 200, "{line}: {answer}");
+            let session: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            names.push((format!("-session={rest}"), format!("-session={}", session["ID"].as_str().unwrap())));
             String::new()
         }
         "until" => {
@@ -180,4 +196,260 @@ fn without_index(line: &str) -> String {
     };
     let behind = line[number..].trim_start_matches(|c: char| c.is_ascii_digit());
     format!("{}N{behind}", &line[..number])
+}
+
+/// A command that goes on until it is ended, and what it has said so far.
+struct Running {
+    child: std::process::Child,
+    out: Arc<Mutex<String>>,
+    err: Arc<Mutex<String>>,
+    readers: [thread::JoinHandle<()>; 2],
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, err) = (Arc::default(), Arc::default());
+        let readers = [
+            support::follow(child.stdout.take().unwrap(), Arc::clone(&out)),
+            support::follow(child.stderr.take().unwrap(), Arc::clone(&err)),
+        ];
+        Running { child, out, err, readers }
+    }
+
+    fn of(agent: &Agent, words: &[&str]) -> Running {
+        Running::start(lictor(agent, &words.iter().map(|word| word.to_string()).collect::<Vec<_>>()))
+    }
+
+    fn said(&self) -> String {
+        self.out.lock().unwrap().clone()
+    }
+
+    fn complained(&self) -> String {
+        self.err.lock().unwrap().clone()
+    }
+
+    fn wait_for(&self, text: &str) {
+        let state = || format!("{}\n{}", self.said(), self.complained());
+        support::wait_for(&format!("{text:?}"), || state().contains(text).then_some(()), state);
+    }
+
+    fn interrupt(&self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT).unwrap();
+    }
+
+    /// Exit code and both streams, at its end.
+    fn ended(mut self) -> (Option<i32>, String, String) {
+        let code = self.code();
+        (code, self.said(), self.complained())
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let child = &mut self.child;
+        let status = support::wait_for("the command to end", || child.try_wait().unwrap(), String::new);
+        let all_read = || self.readers.iter().all(thread::JoinHandle::is_finished).then_some(());
+        support::wait_for("the end of its streams", all_read, String::new);
+        status.code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn register(agent: &Agent, name: &str) {
+    let (status, answer) =
+        agent.request("PUT", "/v1/agent/service/register", &format!(r#"{{"Name":"{name}"}}"#));
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn a_watch_tells_of_each_change_until_it_is_interrupted() {
+    let agent = Agent::start(&["-dev"]);
+    let words = ["watch", "-type=services", "cat; test $CONSUL_INDEX -gt 0 && echo told"];
+    let mut watch = Running::of(&agent, &words);
+    watch.wait_for("{\"consul\":[]}\ntold");
+    register(&agent, "web");
+    watch.wait_for("{\"consul\":[],\"web\":[]}\ntold");
+    // What it is given is not the same again, though the index has moved.
+    register(&agent, "api");
+    watch.wait_for("\"web\":[]}\ntold\n{\"api\":[],\"consul\":[],\"web\":[]}\ntold");
+    watch.interrupt();
+    assert_eq!((watch.code(), watch.complained()), (Some(0), String::new()));
+    assert_eq!(watch.said().matches("told").count(), 3, "{}", watch.said());
+}
+
+#[test]
+fn an_interrupt_ends_the_program_of_a_watch_too() {
+    let agent = Agent::start(&["-dev"]);
+    let mut watch = Running::of(&agent, &["watch", "-type=nodes", "echo started $$; sleep 1000"]);
+    watch.wait_for("started");
+    let program = watch.said().trim().trim_start_matches("started ").parse().unwrap();
+    watch.interrupt();
+    assert_eq!(watch.code(), Some(0));
+    assert!(kill(Pid::from_raw(program), None).is_err(), "the program still runs");
+}
+
+/// What the client owes to an index: one that fell is begun anew, none is below 1; and errors are borne.
+#[test]
+fn a_watch_bears_errors_and_indexes_that_fall() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let answers = [
+        ("200 OK", "1", "{}"),
+        ("200 OK", "7", r#"["a"]"#),
+        ("500 Internal Server Error", "1", "No cluster leader"),
+        ("200 OK", "5", r#"["b"]"#),
+        ("200 OK", "0", r#"["c"]"#),
+        ("200 OK", "3", r#"["d"]"#),
+    ];
+    let asked = thread::spawn(move || {
+        let each = answers.map(|(status, index, body)| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            let mut head = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while let Some(Ok(line)) = lines.next().filter(|line| line.as_ref().is_ok_and(|line| !line.is_empty())) {
+                head.push_str(&format!("{line}\n"));
+            }
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nX-Consul-Index: {index}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+                .unwrap();
+            head.lines().next().unwrap_or_default().to_string()
+        });
+        // Whoever asks once more waits until the test is over.
+        (each, listener.accept())
+    });
+    let mut command = Command::new(BINARY);
+    command.args(["watch", "-type=nodes", "cat; echo $CONSUL_INDEX"]);
+    command.env("CONSUL_HTTP_ADDR", address.to_string());
+    let mut watch = Running::start(command);
+    watch.wait_for("[\"d\"]\n3");
+    watch.interrupt();
+    assert_eq!(watch.code(), Some(0));
+    assert_eq!(watch.said(), "[\"a\"]\n7\n[\"b\"]\n5\n[\"c\"]\n1\n[\"d\"]\n3\n");
+    assert_eq!(
+        watch.complained(),
+        "[ERR] watch: Unexpected response code: 500 (No cluster leader); asked again in 5s\n"
+    );
+    let (asked, _held) = asked.join().unwrap();
+    let line = |query: &str| format!("GET /v1/catalog/nodes{query} HTTP/1.1");
+    let expected = [
+        "GET /v1/agent/self HTTP/1.1".into(),
+        line(""),
+        line("?index=7&wait=300000ms"),
+        line("?index=7&wait=300000ms"),
+        line(""),
+        line("?index=1&wait=300000ms"),
+    ];
+    assert_eq!(asked, expected);
+}
+
+#[test]
+fn leave_ends_the_agent() {
+    let mut agent = Agent::start(&["-dev"]);
+    let output = lictor(&agent, &["leave".to_string()]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Graceful leave complete\n");
+    assert_eq!((output.status.code(), agent.exit_code()), (Some(0), Some(0)));
+}
+
+#[test]
+fn one_holds_a_lock_and_the_other_waits() {
+    let agent = Agent::start(&["-dev"]);
+    let mut first = Running::of(&agent, &["lock", "p", "echo first; sleep 1000"]);
+    first.wait_for("first");
+    let held = agent.get("/v1/kv/p/.lock");
+    assert_eq!(held[0]["Flags"].as_u64(), Some(3_304_740_253_564_472_344));
+    let mut second = Running::of(&agent, &["lock", "-verbose", "p", "echo second"]);
+    second.wait_for("Attempting lock acquisition");
+    let waited = Running::of(&agent, &["lock", "-timeout=100ms", "p", "echo never"]).ended();
+    assert_eq!(
+        waited,
+        (Some(1), String::new(), "Shutdown triggered or timeout during lock acquisition\n".into())
+    );
+    assert!(!second.said().contains("second"));
+    first.interrupt();
+    assert_eq!(first.code(), Some(0));
+    second.wait_for("second");
+    assert_eq!(second.code(), Some(0));
+    assert!(
+        second.said().ends_with("Child terminated, releasing lock\nCleanup succeeded\n"),
+        "{}",
+        second.said()
+    );
+    assert_eq!(agent.get("/v1/kv/?keys"), serde_json::json!([]));
+    assert_eq!(agent.get("/v1/session/list"), serde_json::json!([]));
+}
+
+/// A program that does not end when it is asked to is made to; and what is left is nobody's.
+#[test]
+fn a_lock_that_is_lost_ends_the_program() {
+    let agent = Agent::start(&["-dev"]);
+    for n in ["-n=1", "-n=2"] {
+        let stubborn = "trap 'echo asked' TERM; echo started $$; while true; do sleep 0.1; done";
+        let mut lock = Running::of(&agent, &["lock", n, "p", stubborn]);
+        lock.wait_for("started");
+        let program = lock.said().trim().trim_start_matches("started ").parse().unwrap();
+        let sessions = agent.get("/v1/session/list");
+        let session = sessions[0]["ID"].as_str().unwrap();
+        assert_eq!(agent.request("PUT", &format!("/v1/session/destroy/{session}"), "").0, 200);
+        lock.wait_for("Lock lost, killing child");
+        lock.wait_for("asked");
+        assert_eq!(lock.code(), Some(0));
+        assert!(kill(Pid::from_raw(program), None).is_err(), "the program still runs");
+        assert_eq!(agent.get("/v1/kv/?keys"), serde_json::json!([]), "{n}");
+    }
+}
+
+#[test]
+fn as_many_hold_a_lock_as_may() {
+    let agent = Agent::start(&["-dev"]);
+    let hold = || Running::of(&agent, &["lock", "-n=2", "p", "echo held; sleep 1000"]);
+    let (mut first, mut second) = (hold(), hold());
+    first.wait_for("held");
+    second.wait_for("held");
+    let mut third = hold();
+    let contends = || (agent.get("/v1/session/list").as_array().unwrap().len() == 3).then_some(());
+    support::wait_for("the third to contend", contends, String::new);
+    assert_eq!(third.said(), "");
+    first.interrupt();
+    assert_eq!(first.code(), Some(0));
+    third.wait_for("held");
+    second.interrupt();
+    third.interrupt();
+    assert_eq!((second.code(), third.code()), (Some(0), Some(0)));
+    assert_eq!(agent.get("/v1/kv/?keys"), serde_json::json!([]));
+}
+
+#[test]
+fn shells_are_told_every_command() {
+    let script = |shell: &str| {
+        let output = Command::new(BINARY).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success(), "{shell}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        let script = script(shell);
+        for word in ["catalog", "datacenters", "list-peers", "config-dir", "node-meta"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let complete = |words: &str| {
+        let ask = format!(
+            "{}\nCOMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _lictor; echo \"${{COMPREPLY[*]}}\"",
+            script("bash")
+        );
+        let output = Command::new("bash").args(["-c", &ask]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    };
+    assert_eq!(complete("lictor cat"), "catalog");
+    assert_eq!(complete("lictor catalog ''"), "datacenters nodes services");
+    assert_eq!(complete("lictor catalog nodes -det"), "-detailed");
+    assert_eq!(complete("lictor operator raft l"), "list-peers");
+    assert_eq!(complete("lictor kv get -stale -sep"), "-separator");
+    assert_eq!(complete("lictor kv get a"), "");
 }

@@ -10,7 +10,7 @@ use nix::{
 use tokio::{
     io::AsyncWriteExt,
     process::{self, Command},
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal as Signals, SignalKind, signal},
     time::timeout,
 };
 
@@ -110,18 +110,22 @@ impl Child {
     }
 }
 
-/// Waits until somebody wants this command to end.
-pub async fn interrupt() {
-    let listened =
-        signal(SignalKind::interrupt()).and_then(|first| Ok((first, signal(SignalKind::terminate())?)));
-    match listened {
-        Ok((mut interrupt, mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
+/// Hears of whoever wants this command to end, from when it is made: a signal that comes while nobody waits is kept.
+pub struct Interrupt(Option<[Signals; 2]>);
+
+impl Interrupt {
+    pub fn listen() -> Interrupt {
+        let listen =
+            || Ok::<_, std::io::Error>([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]);
+        Interrupt(listen().ok())
+    }
+
+    /// Where it cannot be heard, only what cannot be refused ends us.
+    pub async fn came(&mut self) {
+        let Some([interrupt, terminate]) = &mut self.0 else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-        // Nobody can ask, then, but by what cannot be refused.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -192,7 +192,7 @@ impl Answer {
 
 /// Where to wait on from: an index that fell is begun anew, and none is below 1.
 pub fn next_index(before: u64, answered: u64) -> u64 {
-    if answered < before { 0 } else { answered.max(1) }
+    if answered.max(1) < before { 0 } else { answered.max(1) }
 }
 
 impl Client {
@@ -522,6 +522,7 @@ mod tests {
     fn an_index_that_fell_is_begun_anew() {
         let next = |before, answered| next_index(before, answered);
         assert_eq!((next(0, 0), next(7, 6), next(7, 7), next(7, 9)), (1, 0, 7, 9));
+        assert_eq!(next(1, 0), 1);
     }
 
     #[test]

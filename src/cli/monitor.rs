@@ -2,7 +2,7 @@
 
 use super::{
     Doing, Failure, Outcome,
-    child::interrupt,
+    child::Interrupt,
     client::{self, Client, Request, Stream},
     line::{Command, Flag, Line, Run},
     output::put,
@@ -26,9 +26,10 @@ async fn monitor(client: Client, line: Line) -> Outcome {
     let request = Request::get("/v1/agent/monitor")
         .with("loglevel", line.text("log-level").unwrap_or("INFO"))
         .with_any("logjson", line.is("log-json").then_some("true"));
+    let mut interrupt = Interrupt::listen();
     tokio::select! {
         outcome = follow(&client, request) => outcome,
-        () = interrupt() => Ok(()),
+        () = interrupt.came() => Ok(()),
     }
 }
 

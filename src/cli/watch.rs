@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{
     Doing, Failure, Outcome,
-    child::{Child, Input, interrupt},
+    child::{Child, Input, Interrupt},
     client::{self, Client, Lost, Request, next_index},
     kv,
     line::{Command, Flag, Line, Run},
@@ -61,10 +61,7 @@ async fn watch(client: Client, line: Line) -> Outcome {
     let thing = thing(&line)?;
     // What is wrong with the way to the agent is told at once; what goes wrong later passes.
     client.ok(Request::get("/v1/agent/self")).await.doing("Error querying Consul agent")?;
-    tokio::select! {
-        outcome = follow(&client, &line, &thing) => outcome,
-        () = interrupt() => Ok(()),
-    }
+    follow(&client, &line, &thing).await
 }
 
 fn thing(line: &Line) -> Result<Thing, Failure> {
@@ -115,15 +112,22 @@ fn thing(line: &Line) -> Result<Thing, Failure> {
 /// Tells of each change, until nobody listens any more.
 async fn follow(client: &Client, line: &Line, thing: &Thing) -> Outcome {
     let (mut index, mut told, mut failures) = (0, None, 0_u32);
+    let mut interrupt = Interrupt::listen();
     loop {
-        let (found, answered) = match look(client, thing, index).await {
+        let looked = tokio::select! {
+            looked = look(client, thing, index) => looked,
+            () = interrupt.came() => return Ok(()),
+        };
+        let (found, answered) = match looked {
             Ok(found) => found,
             Err(lost) => {
                 failures = failures.saturating_add(1);
                 let pause = PAUSE.saturating_mul(failures.saturating_mul(failures)).min(PAUSE_MAX);
                 complain(format_args!("[ERR] watch: {lost}; asked again in {}s", pause.as_secs()));
-                tokio::time::sleep(pause).await;
-                continue;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => continue,
+                    () = interrupt.came() => return Ok(()),
+                }
             }
         };
         failures = 0;
@@ -135,7 +139,14 @@ async fn follow(client: &Client, line: &Line, thing: &Thing) -> Outcome {
         if line.rest.is_empty() {
             return say(reformat(&found, Some("    ")));
         }
-        tell(line, &found, answered).await?;
+        let mut child = start(line, &found, answered).map_err(failed)?;
+        tokio::select! {
+            ended = child.wait() => ended.map_err(failed)?,
+            () = interrupt.came() => {
+                child.stop().await;
+                return Ok(());
+            }
+        }
         told = Some(found);
     }
 }
@@ -170,18 +181,15 @@ fn json(value: &impl Serialize) -> Result<String, Lost> {
     serde_json::to_string(value).map_err(|error| Lost::Way(error.to_string()))
 }
 
-/// The program runs to its end before anything else is told to it.
-async fn tell(line: &Line, found: &str, index: u64) -> Outcome {
+/// The program that is told. It runs to its end before anything else is.
+fn start(line: &Line, found: &str, index: u64) -> Result<Child, String> {
     let by_shell = line.text("shell").is_none() || line.is("shell");
-    let (index, input) = (index.to_string(), Input::Text(format!("{found}\n")));
-    let failed = |text: String| Failure::new(format!("Error executing handler: {text}"));
-    let mut child = Child::start(&line.rest, by_shell, ("CONSUL_INDEX", &index), input).map_err(failed)?;
-    tokio::select! {
-        ended = child.wait() => return ended.map_err(failed),
-        () = interrupt() => {}
-    }
-    child.stop().await;
-    Err(Failure { code: 0, text: String::new() })
+    let (index, input) = (index.max(1).to_string(), Input::Text(format!("{found}\n")));
+    Child::start(&line.rest, by_shell, ("CONSUL_INDEX", &index), input)
+}
+
+fn failed(text: String) -> Failure {
+    Failure::new(format!("Error executing handler: {text}"))
 }
 
 impl Thing {

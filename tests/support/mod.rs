@@ -292,12 +292,13 @@ fn unchunk(body: &str) -> String {
     whole
 }
 
-fn follow(out: impl Read + Send + 'static, log: Arc<Mutex<String>>) {
+/// Keeps what is read, line by line. Who waits for the thread has all of it.
+pub fn follow(out: impl Read + Send + 'static, log: Arc<Mutex<String>>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(out).lines().map_while(Result::ok) {
             let mut log = log.lock().unwrap();
             log.push_str(&line);
             log.push('\n');
         }
-    });
+    })
 }

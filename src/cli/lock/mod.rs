@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use self::{mutex::Mutex, semaphore::Semaphore, session::Session};
 use super::{
     Doing, Failure, Outcome,
-    child::{Child, Input, interrupt},
+    child::{Child, Input, Interrupt},
     client::{self, Client, Lost, Request},
     line::{Command, Flag, Line, Run},
     output::{complain, say},
@@ -114,6 +114,7 @@ async fn hold(
     tell: &impl Fn(&str) -> Outcome,
     mut renewed: std::pin::Pin<&mut impl Future<Output = ()>>,
 ) -> Outcome {
+    let mut interrupt = Interrupt::listen();
     tell("Attempting lock acquisition")?;
     let limit = line.duration("timeout").or(line.duration("try")).filter(|limit| !limit.is_zero());
     let got = async {
@@ -125,7 +126,7 @@ async fn hold(
     let got = tokio::select! {
         got = got => got,
         () = renewed.as_mut() => Some(Err(Refusal::Foreign("the session was lost".into()))),
-        () = interrupt() => None,
+        () = interrupt.came() => None,
     };
     let in_vain = || Failure::new("Shutdown triggered or timeout during lock acquisition");
     got.ok_or_else(in_vain)?.doing("Lock acquisition failed")?;
@@ -140,7 +141,7 @@ async fn hold(
                 ended = child.wait() => Ok(ended),
                 () = renewed => Err("Lock lost, killing child"),
                 () = kind.watch(client, session, retries) => Err("Lock lost, killing child"),
-                () = interrupt() => Err("Shutdown triggered, killing child"),
+                () = interrupt.came() => Err("Shutdown triggered, killing child"),
             };
             match why {
                 Ok(ended) => ended,
