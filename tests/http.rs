@@ -389,6 +389,73 @@ async fn every_read_of_the_catalog_can_wait() {
 }
 
 /// Trap 2 of `http-api.md` §11.
+/// Who waits for a key that is not there is not woken by others, and is told 404 with a newer index when the wait is over.
+#[tokio::test]
+async fn keys_and_sessions_can_be_waited_for() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    put(api.addr, "/v1/kv/a/1", "x").await;
+    let session = put(api.addr, "/v1/session/create", r#"{"NodeChecks":[]}"#).await;
+    let id = serde_json::from_slice::<serde_json::Value>(&session.body).unwrap()["ID"]
+        .as_str()
+        .unwrap()
+        .to_string();
+    let info = format!("/v1/session/info/{id}");
+    let lock = format!("/v1/kv/a/1?acquire={id}");
+    let destroy = format!("/v1/session/destroy/{id}");
+    let changes = [
+        ("/v1/kv/a/1", "/v1/kv/a/1", true),
+        ("/v1/kv/a/1", "/v1/kv/a/2", false),
+        ("/v1/kv/none", "/v1/kv/a/3", false),
+        ("/v1/kv/none", "/v1/kv/none", true),
+        ("/v1/kv/a?recurse", "/v1/kv/a/4", true),
+        ("/v1/kv/a?keys", "/v1/kv/b", false),
+        ("/v1/kv/?keys", "/v1/kv/c", true),
+        ("/v1/kv/a/1", &lock, true),
+        ("/v1/session/node/elm", "/v1/session/create", false),
+        ("/v1/session/list", "/v1/session/create", true),
+        (&info, "/v1/session/create", false),
+        (&info, &destroy, true),
+    ];
+    for (number, (path, change, wakes)) in changes.into_iter().enumerate() {
+        let asked = wait_for(&api, path, index(&get(api.addr, path).await)).await;
+        let body =
+            if change.starts_with("/v1/kv") { format!("v{number}") } else { r#"{"NodeChecks":[]}"#.into() };
+        assert_eq!(put(api.addr, change, &body).await.status, 200);
+        if wakes {
+            answered(asked).await;
+        } else {
+            get(api.addr, "/v1/status/leader").await;
+            assert!(!asked.is_finished(), "{path} is woken by {change}");
+            asked.abort();
+            settle(&api, 0).await;
+        }
+    }
+    let first = index(&get(api.addr, "/v1/kv/nowhere").await);
+    put(api.addr, "/v1/kv/other", "x").await;
+    let late = get(api.addr, &format!("/v1/kv/nowhere?index={}&wait=1ms", first + 1)).await;
+    assert_eq!((late.status, index(&late), late.body.len()), (404, first + 1, 0));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_transaction_has_an_end() {
+    let api = Running::start(Settings::default());
+    let ops = |count: usize| vec![r#"{"KV":{"Verb":"get-or-empty","Key":"a"}}"#; count].join(",");
+    assert_eq!(put(api.addr, "/v1/txn", &format!("[{}]", ops(128))).await.status, 200);
+    let refused = put(api.addr, "/v1/txn", &format!("[{}]", ops(129))).await;
+    assert_eq!(
+        (refused.status, refused.text()),
+        (413, "Transaction contains too many operations (129 > 128)")
+    );
+    let mut settings = Settings::default();
+    settings.limits.kv_value_bytes_max = 4;
+    api.settings.store(Arc::new(settings));
+    let refused = put(api.addr, "/v1/txn", r#"[{"KV":{"Verb":"set","Key":"k","Value":"MTIzNDU="}}]"#).await;
+    assert_eq!((refused.status, refused.text()), (413, "Value for key \"k\" is too large (5 > 4 bytes)"));
+    api.stop().await;
+}
+
 #[tokio::test]
 async fn a_wait_has_an_end() {
     let api = Running::start(Settings { query_wait: Duration::from_millis(5), ..Settings::default() });
