@@ -34,9 +34,10 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { catalog conventions kv maintenance operator services waiting }
+scripts! { catalog conventions kv maintenance operator services snapshot waiting }
 
-/// A case is `== what it shows` and steps. `$ WORDS` runs them, `$1 WORDS` keeps the first line of each stream, `< TEXT` is
+/// A case is `== what it shows` and steps. `$ WORDS` runs them, `$1 WORDS` keeps the first line of each stream, `$n WORDS`
+/// no numbers and widths, `< TEXT` is
 /// a line of its input, `write NAME TEXT` makes a file below DIR, `PUT PATH BODY` asks the agent, `until PATH` waits until it has such a
 /// thing, `session NAME` makes one. What came of it stands
 /// behind: `  ` a line of output, `! ` one of standard error, `exit CODE` where that is not 0.
@@ -74,12 +75,13 @@ fn step(agent: &Agent, line: &str, input: &str, names: &mut Vec<(String, String)
     let folder = agent.folder.display().to_string();
     let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
     match verb {
-        "$" | "$1" => {
+        "$" | "$1" | "$n" => {
             let rest =
                 names.iter().fold(rest.replace("DIR", &folder), |rest, (name, id)| rest.replace(name, id));
             let told = type_words(agent, &words(&rest), input);
             let told = told.replace(&agent.http().to_string(), "AGENT").replace(&folder, "DIR");
-            plain(&told, verb == "$1")
+            let told = plain(&told, verb == "$1");
+            if verb == "$n" { without_numbers(&told) } else { told }
         }
         "write" => {
             let (name, text) = rest.split_once(' ').unwrap_or((rest, ""));
@@ -185,6 +187,24 @@ fn without_id(line: &str) -> String {
         at += 1;
     }
     line
+}
+
+/// Numbers become N; sizes, and how far columns are apart, differ with them.
+fn without_numbers(told: &str) -> String {
+    let lines = told.lines().map(|line| {
+        let (mark, text) = line.split_at(2);
+        let mut found = String::from(mark);
+        for letter in text.chars() {
+            match (letter, found.chars().next_back()) {
+                (letter, Some('N')) if letter.is_ascii_digit() || letter == '.' => {}
+                (letter, _) if letter.is_ascii_digit() => found.push('N'),
+                (' ', Some(' ')) => {}
+                (letter, _) => found.push(letter),
+            }
+        }
+        format!("{}\n", found.replace("NKB", "NB"))
+    });
+    lines.collect()
 }
 
 fn without_index(line: &str) -> String {

@@ -24,6 +24,7 @@ mod output;
 mod reload;
 mod rtt;
 mod services;
+mod snapshot;
 mod validate;
 mod version;
 mod watch;
@@ -77,6 +78,9 @@ const COMMANDS: &[&Command] = &[
     &rtt::COMMAND,
     &services::DEREGISTER,
     &services::REGISTER,
+    &snapshot::INSPECT,
+    &snapshot::RESTORE,
+    &snapshot::SAVE,
     &validate::COMMAND,
     &version::COMMAND,
     &watch::COMMAND,
@@ -92,6 +96,7 @@ const GROUPS: &[(&str, &str)] = &[
     ("operator raft", "The servers that agree"),
     ("operator usage", "How much there is"),
     ("services", "Registers and deregisters services of the agent"),
+    ("snapshot", "Everything that the servers agree on, as a file"),
 ];
 
 /// Runs the command that the process was started with.

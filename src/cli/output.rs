@@ -140,6 +140,10 @@ pub struct Progress {
 }
 
 impl Progress {
+    pub fn of_bytes(what: &'static str) -> Progress {
+        Progress { what, unit: "bytes", done: 0, told: 0, step: 1 << 20, seen: io::stderr().is_terminal() }
+    }
+
     /// Of a work that tells each step on standard output, so that it is wanted only where that goes elsewhere.
     pub fn of_lines(what: &'static str, unit: &'static str) -> Progress {
         let seen = io::stderr().is_terminal() && !io::stdout().is_terminal();

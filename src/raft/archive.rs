@@ -11,7 +11,7 @@ use super::{
     log::bytes_of,
     snapshot::{self, Fault},
 };
-use crate::catalog::{Catalog, NodeRow, Row, ServiceRow};
+use crate::catalog::{Blob, Catalog, NodeRow, Row, ServiceRow};
 
 /// Where in the log an archive was taken, as far as the server that took it knew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct ArchiveSummary {
     pub catalog_index: u64,
     /// All there are, those without rows, too.
     pub tables: Vec<ArchiveTable>,
+    /// The keys of the KV store in order, each with the bytes of its row.
+    pub keys: Vec<(Blob, u64)>,
     /// Not compressed.
     pub bytes: u64,
 }
@@ -91,12 +93,15 @@ pub fn inspect_archive(from: impl Read) -> Result<ArchiveSummary, ArchiveError> 
     let mut from = Bounded::new(from, u64::MAX);
     let (head, mut rows) = snapshot::open(&mut from).map_err(ArchiveError::from)?;
     let mut tables = TABLES.map(|name| ArchiveTable { name, rows: 0, bytes: 0 });
-    let mut catalog_index = 0;
+    let (mut catalog_index, mut keys) = (0, Vec::new());
     // As it is read it is put together, too: else nobody would know that its rows are of one catalog.
     let counted = (&mut rows).inspect(|row| {
         let Ok(row) = row else { return };
         if let Row::Indexes(indexes) = row {
             catalog_index = indexes.index;
+        }
+        if let Row::Entry(entry) = row {
+            keys.push((entry.key.clone(), bytes_of(row) as u64));
         }
         for (name, rows, bytes) in contents(row) {
             if let Some(table) = tables.iter_mut().find(|table| table.name == name) {
@@ -113,6 +118,7 @@ pub fn inspect_archive(from: impl Read) -> Result<ArchiveSummary, ArchiveError> 
         version: head.version,
         catalog_index,
         tables: tables.into(),
+        keys,
         bytes: from.taken,
     })
 }
