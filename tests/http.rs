@@ -21,6 +21,7 @@ use lictor::http::{Limits, Server, Settings, response_header};
 use memory::Memory;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     task::JoinHandle,
     time::timeout,
 };
@@ -497,6 +498,42 @@ async fn a_client_that_leaves_frees_what_it_held() {
     drop(stream);
     settle(&api, 0).await;
     api.stop().await;
+}
+
+/// Asks on a connection of its own, and reads until the answer ends with `end`.
+async fn read_until(api: &Running, path: &str, end: &str) -> (TcpStream, String) {
+    let mut stream = connect(api.addr).await;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(end.as_bytes()) {
+        let read = timeout(DEADLINE, stream.read_buf(&mut answer)).await;
+        let told = || String::from_utf8_lossy(&answer);
+        assert!(read.unwrap_or_else(|_| panic!("{}", told())).unwrap() > 0, "{}", told());
+    }
+    (stream, String::from_utf8(answer).unwrap())
+}
+
+#[tokio::test]
+async fn what_has_no_end_is_sent_as_it_comes_and_ends_with_client_or_agent() {
+    let api = Running::start(Settings::default());
+    let before = api.agent.waiting();
+    let (stream, answer) = read_until(&api, "/v1/agent/monitor", "7\r\na line\n\r\n").await;
+    assert!(answer.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{answer}");
+    assert!(answer.contains("\r\nTransfer-Encoding: chunked\r\n"), "{answer}");
+    assert_eq!(api.agent.waiting(), before + 1);
+    drop(stream);
+    settle(&api, before).await;
+    let (mut stream, _) = read_until(&api, "/v1/agent/monitor?loglevel=Debug&logjson", "3\r\n{}\n\r\n").await;
+    let end = "12\r\n{\"Timestamp\":\"3\"}\n\r\n0\r\n\r\n";
+    let (_, answer) = read_until(&api, "/v1/agent/metrics/stream", end).await;
+    assert!(
+        answer.contains("\r\nContent-Type: application/json\r\n") && answer.contains(":\"1\"}\n\r\n"),
+        "{answer}"
+    );
+    api.stop().await;
+    let mut rest = Vec::new();
+    timeout(DEADLINE, stream.read_to_end(&mut rest)).await.expect("it ends").unwrap();
+    assert_eq!(rest, b"0\r\n\r\n", "and is whole");
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tracing::Level;
 
-use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, now};
+use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, figures, now};
 use crate::{
     catalog::{
         Catalog, Check, Command, Map, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
@@ -19,7 +20,7 @@ use crate::{
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{About, Agent, Archive, Event, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
     raft::ProposeError,
 };
 
@@ -147,7 +148,9 @@ impl Agent for Shared {
                 let output =
                     state.runner.kept(|max| cut_output(&output, own_max.map_or(max, |own| own.min(max))));
                 state.runner.heard(&id, &output);
+                let word = status.to_string();
                 if state.local.update_check(&id, status, &output, now(), self.output_delay())? {
+                    tracing::debug!(check = &*id, status = word, "Check status updated");
                     self.changed.send_modify(|count| *count += 1);
                 }
             }
@@ -169,6 +172,14 @@ impl Agent for Shared {
 
     fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>> {
         Box::pin(async move { self.newest_interval().await.to_json() })
+    }
+
+    fn metrics_to_come(&self) -> Live {
+        figures::intervals(self.figures.telemetry.follow())
+    }
+
+    fn log_to_come(&self, level: Level, json: bool) -> Option<Live> {
+        self.figures.monitor.follow(level, json).map(figures::lines)
     }
 
     fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {

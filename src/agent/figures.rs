@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{COMPATIBLE_VERSION, Shared, now};
@@ -14,13 +15,15 @@ use crate::{
     check,
     count::{Counter, Measured, Spread},
     dns,
+    http::Live,
     raft::ProposeError,
-    telemetry::{Figure, Interval, Telemetry, of_process},
+    telemetry::{Figure, Following, Interval, Monitor, Telemetry, of_process},
 };
 
 /// What is counted here, and where the rooms count.
 pub struct Figures {
     pub telemetry: Telemetry,
+    pub monitor: Monitor,
     pub dns: Arc<dns::Counters>,
     pub checks: Arc<check::Counters>,
     pub written: Written,
@@ -39,6 +42,7 @@ pub struct Written {
     kv: Spread,
     session: Spread,
     txn: Spread,
+    query: Spread,
 }
 
 /// What the catalog holds. Counted anew when it has changed.
@@ -56,9 +60,10 @@ struct Rows {
 type Read = fn(&Spread) -> Measured;
 
 impl Figures {
-    pub fn new(telemetry: Telemetry, checks: Arc<check::Counters>) -> Self {
+    pub fn new(telemetry: Telemetry, checks: Arc<check::Counters>, monitor: Monitor) -> Self {
         Figures {
             telemetry,
+            monitor,
             dns: Arc::default(),
             checks,
             written: Written::default(),
@@ -86,6 +91,7 @@ impl Written {
             Command::Kv(_) => &self.kv,
             Command::Session(_) => &self.session,
             Command::Txn(_) => &self.txn,
+            Command::Query(_) => &self.query,
             _ => return None,
         })
     }
@@ -97,6 +103,7 @@ impl Written {
             ("consul.kvs.apply", "Writes of keys, in ms.", &self.kv),
             ("consul.session.apply", "Writes of sessions, in ms.", &self.session),
             ("consul.txn.apply", "Transactions, in ms.", &self.txn),
+            ("consul.prepared-query.apply", "Writes of prepared queries, in ms.", &self.query),
         ];
         all.into_iter().map(move |(name, help, spread)| Figure::time(name, help, read(spread)))
     }
@@ -318,6 +325,24 @@ impl Shared {
         // Nothing in there panics; were it to, there would be no figures and no other harm.
         tokio::task::spawn_blocking(move || shared.figures(read)).await.unwrap_or_default()
     }
+}
+
+/// Intervals as they end, a line of JSON each.
+pub fn intervals(mut newest: watch::Receiver<Option<Arc<Interval>>>) -> Live {
+    Live::new(async move {
+        newest.changed().await.ok()?;
+        let json = newest.borrow_and_update().as_ref().map(|interval| interval.to_json());
+        let line = [json.unwrap_or_default(), b"\n".to_vec()].concat();
+        Some((line.into(), intervals(newest)))
+    })
+}
+
+/// Lines of the log as they are said.
+pub fn lines(mut following: Following) -> Live {
+    Live::new(async move {
+        let line = following.next().await?;
+        Some((line.into(), lines(following)))
+    })
 }
 
 /// Ends an interval every ten seconds.

@@ -99,6 +99,8 @@ pub struct Settings {
     pub keeping: Keeping,
     /// But for the filter, which is reloadable.
     pub telemetry: telemetry::Settings,
+    /// Hands out what this process logs.
+    pub monitor: telemetry::Monitor,
 }
 
 /// What an agent keeps, and where.
@@ -204,6 +206,7 @@ impl Agent {
             activation,
             keeping,
             telemetry,
+            monitor,
         } = settings;
         let data_dir = keeping.data_dir;
         let (dns_addrs, http_addrs) = (activation.dns_addrs(&dns_addrs), activation.http_addrs(&http_addrs));
@@ -238,7 +241,7 @@ impl Agent {
         let (keeper, queue) = keep::keeper();
         let runner = Runner::new(checks, told, identity.node_name.clone(), Arc::new(raft.clone()));
         let figures = Telemetry::new(&telemetry, &identity.node_name);
-        let figures = figures::Figures::new(figures, runner.counters().clone());
+        let figures = figures::Figures::new(figures, runner.counters().clone(), monitor);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
@@ -395,7 +398,9 @@ impl Shared {
         let (delay, mut state) = (self.output_delay(), self.state());
         if state.runner.is_current(&told) {
             let Told { id, status, output, .. } = told;
+            let word = status.to_string();
             if state.local.update_check(&id, status, &output, now(), delay) == Ok(true) {
+                tracing::debug!(check = &*id, status = word, "Check status updated");
                 self.changed.send_modify(|count| *count += 1);
             }
         }

@@ -18,6 +18,7 @@ use crate::{
     },
     check,
     config::{Config, FlagError, Flags, Scripts, load, parse_flags},
+    telemetry::Monitor,
 };
 
 pub const COMMAND: Command = Command {
@@ -38,13 +39,13 @@ fn run(words: Vec<String>) -> Outcome {
     if let Some(refusal) = config.refusal() {
         return Err(Failure::new(format!("==> {refusal}")));
     }
-    let level = log::start(&config.log.level, config.log.json).map_err(Failure::new)?;
+    let (level, monitor) = log::start(&config.log.level, config.log.json).map_err(Failure::new)?;
     take_descriptors();
     // Before the runtime: it changes the environment.
     let activation = Activation::take(&config.dns_addrs, &config.http_addrs);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
-    let outcome = runtime.block_on(live(flags, config, activation, level));
+    let outcome = runtime.block_on(live(flags, config, activation, level, monitor));
     // Every part had its time to stop; what hangs in a disk beyond that must not hold up the end.
     runtime.shutdown_background();
     outcome
@@ -63,7 +64,13 @@ fn take_descriptors() {
 }
 
 /// The life of an agent, to its exit code.
-async fn live(flags: Flags, config: Config, activation: Activation, level: log::LevelHandle) -> Outcome {
+async fn live(
+    flags: Flags,
+    config: Config,
+    activation: Activation,
+    level: log::LevelHandle,
+    monitor: Monitor,
+) -> Outcome {
     let data_dir = config.data_dir.as_deref().map(DataDir::open).transpose().map_err(Failure::new)?;
     let node_id = node_id(config.data_dir.as_deref(), config.node_id).map_err(Failure::new)?;
     let identity = identity(&config, node_id);
@@ -92,6 +99,7 @@ async fn live(flags: Flags, config: Config, activation: Activation, level: log::
             free_bytes_min: config.free_bytes_min,
         },
         telemetry: config.telemetry.clone(),
+        monitor,
     };
     let mut agent = match Agent::start(settings, reread).await {
         Ok(agent) => agent,

@@ -5,6 +5,8 @@ use std::{io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::Level;
 use uuid::Uuid;
 
 use crate::{
@@ -103,8 +105,37 @@ pub trait Agent: Subscribe {
     /// Figures of the last whole interval, as JSON.
     fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>>;
 
+    /// Figures of each interval from now on, when it is over, as a line of JSON.
+    fn metrics_to_come(&self) -> Live;
+
+    /// What this agent logs from now on, at this level and above: lines of words, or of JSON. `None` where too many follow
+    /// it already.
+    fn log_to_come(&self, level: Level, json: bool) -> Option<Live>;
+
     /// Figures up to now, in Prometheus' text form; `None` where that is not wanted.
     fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>>;
+}
+
+/// What comes without an end: the next part, as soon as there is one, and all that follows it. `None` is the end.
+pub struct Live(pub Pending<'static, Option<(Bytes, Live)>>);
+
+impl Live {
+    pub fn new(next: impl Future<Output = Option<(Bytes, Live)>> + Send + 'static) -> Live {
+        Live(Box::pin(next))
+    }
+
+    /// As this, to its own end or the agent's; what is there by then is still told.
+    pub fn until(self, stop: CancellationToken) -> Live {
+        Live::new(async move {
+            let next = tokio::select! {
+                biased;
+                next = self.0 => next,
+                () = stop.cancelled() => None,
+            };
+            let (part, rest) = next?;
+            Some((part, rest.until(stop)))
+        })
+    }
 }
 
 /// Why an agent did not do what it was asked. `Display` is Consul's text where clients match on it.

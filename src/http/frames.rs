@@ -12,6 +12,8 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
+use super::agent::Live;
+
 pub enum Frames {
     One(Bytes),
     Several {
@@ -20,6 +22,8 @@ pub enum Frames {
     },
     /// An error ends it, and its connection, so that nobody takes it for whole.
     Coming(mpsc::Receiver<io::Result<Bytes>>),
+    /// Until somebody leaves.
+    Live(Live),
 }
 
 impl From<Vec<Bytes>> for Frames {
@@ -35,7 +39,7 @@ impl Frames {
         match self {
             Frames::One(frame) => frame.to_vec(),
             Frames::Several { frames, .. } => frames.as_slice().concat(),
-            Frames::Coming(_) => Vec::new(),
+            Frames::Coming(_) | Frames::Live(_) => Vec::new(),
         }
     }
 
@@ -44,7 +48,7 @@ impl Frames {
         match self {
             Frames::One(frame) => Some(frame.len() as u64),
             Frames::Several { bytes_left, .. } => Some(*bytes_left),
-            Frames::Coming(_) => None,
+            Frames::Coming(_) | Frames::Live(_) => None,
         }
     }
 }
@@ -64,6 +68,10 @@ impl Body for Frames {
                 let next = ready!(frames.poll_recv(cx));
                 return Poll::Ready(next.map(|frame| frame.map(Frame::data)));
             }
+            Frames::Live(live) => ready!(live.0.as_mut().poll(cx)).map(|(frame, rest)| {
+                *live = rest;
+                frame
+            }),
         };
         Poll::Ready(next.map(|frame| Ok(Frame::data(frame))))
     }

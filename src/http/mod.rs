@@ -22,7 +22,7 @@ mod serve;
 mod settings;
 mod v1;
 
-pub use agent::{About, Agent, Archive, Event, Failure, Member, Pending, ServerStatus};
+pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus};
 pub use filter::pattern;
 pub use serve::{BindError, Server};
 pub use settings::{Limits, Settings, response_header};

@@ -12,7 +12,7 @@ use hyper::{
 use tokio::sync::mpsc;
 
 use super::{
-    agent::Failure,
+    agent::{Failure, Live},
     encode::Json,
     frames::Frames,
     json::Malformed,
@@ -38,6 +38,8 @@ pub enum Body {
     Raw(Vec<u8>),
     /// Compressed as it is, in pieces.
     Archive(mpsc::Receiver<io::Result<Bytes>>),
+    /// What comes without an end, of this type: sent part by part.
+    Live(Live, &'static str),
 }
 
 /// Why a request is refused.
@@ -102,6 +104,7 @@ impl Reply {
             Body::Html(_) => Some("text/html; charset=utf-8"),
             Body::Raw(_) => Some("text/plain"),
             Body::Archive(_) => Some("application/x-gzip"),
+            Body::Live(_, kind) => Some(kind),
         };
         let (body, is_zipped) = self.body.into_frames(gzip).await;
         let mut response = Response::new(body);
@@ -131,6 +134,7 @@ impl Body {
                 return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
             }
             Body::Archive(pieces) => return (Frames::Coming(pieces), false),
+            Body::Live(live, _) => return (Frames::Live(live), false),
             Body::Json(bytes) | Body::Raw(bytes) => bytes,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };

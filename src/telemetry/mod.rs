@@ -1,5 +1,6 @@
-//! What an agent says of itself: figures of each ten seconds as Consul prints them, running totals for Prometheus, and
-//! packets for statsd. Knows figures by their names; not where they come from, nor who may read them.
+//! What an agent says of itself: figures of each ten seconds as Consul prints them, running totals for Prometheus,
+//! packets for statsd; and its log, for whoever follows it. Knows figures by their names; not where they come from, nor
+//! who may read them.
 //!
 //! ```text
 //! figures ─close, every 10 s─> Interval ─> JSON, streams, statsd
@@ -9,6 +10,8 @@
 mod figure;
 mod filter;
 mod interval;
+mod line;
+mod monitor;
 mod process;
 mod prometheus;
 mod statsd;
@@ -25,6 +28,8 @@ use tokio::sync::watch;
 pub use figure::{Figure, Value};
 pub use filter::{Filter, NoSign};
 pub use interval::Interval;
+pub use line::Line;
+pub use monitor::{Following, Monitor};
 pub use process::of_process;
 pub use statsd::send as send_statsd;
 

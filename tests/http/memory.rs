@@ -16,10 +16,11 @@ use lictor::{
         Topic, Woken,
     },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Archive, Event, Failure, Member, Pending, ServerStatus},
+    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
     raft::{ArchiveHead, read_archive, write_archive},
 };
 use tokio::sync::{broadcast, mpsc, watch};
+use tracing::Level;
 use uuid::Uuid;
 
 const OWN_ID: &str = "7b1f0d3e-52c4-4a0c-9a53-6f1f4b0f9a11";
@@ -67,6 +68,17 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// These, and then the end; nothing more, where somebody waits.
+fn lines(mut parts: Vec<&'static str>, waiting: Option<Waiting>) -> Live {
+    Live::new(async move {
+        if let (true, Some(_)) = (parts.is_empty(), &waiting) {
+            std::future::pending::<()>().await;
+        }
+        let rest = parts.split_off(parts.len().min(1));
+        Some((parts.first()?.as_bytes().into(), lines(rest, waiting)))
+    })
 }
 
 impl Memory {
@@ -319,6 +331,22 @@ impl Agent for Memory {
 
     fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>> {
         self.done(br#"{"Timestamp":"T","Gauges":[]}"#.to_vec())
+    }
+
+    /// Three, and no more.
+    fn metrics_to_come(&self) -> Live {
+        lines(vec!["{\"Timestamp\":\"1\"}\n", "{\"Timestamp\":\"2\"}\n", "{\"Timestamp\":\"3\"}\n"], None)
+    }
+
+    /// A line, and then none, and no end.
+    fn log_to_come(&self, level: Level, json: bool) -> Option<Live> {
+        if !self.led.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let line = if json { "{}\n" } else { "a line\n" };
+        let line = if level < Level::INFO { "low\n" } else { line };
+        Some(lines(vec![line], Some(Waiting(self.waiting.clone()))))
     }
 
     fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {
