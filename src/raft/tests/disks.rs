@@ -1,14 +1,17 @@
 //! What was acknowledged is there again, whatever the disk did; and what is damaged is found out, never served.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::{simulated::Simulated, *};
-use crate::catalog::{Row, Status};
+use crate::catalog::{
+    Autopilot, Coordinate, Indexes, KvOp, KvVerb, KvWrite, NodeCoordinate, Op, Query, QueryWrite, Restore,
+    Row, ServiceQuery, Session, SessionCheck, SessionWrite, SetAutopilot, Status, Text,
+};
 
 /// A folder of the test's own, gone afterwards.
 struct Folder(PathBuf);
@@ -517,14 +520,51 @@ async fn a_log_and_a_snapshot_that_do_not_fit_are_refused_by_name() {
 /// A file of each form that a released version has written is read for ever. This writes today's where none is kept.
 #[tokio::test]
 async fn files_of_released_versions_are_read() {
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v1/raft");
+    let first = kept_of("v1").await;
+    first.assert_consistent();
+    assert_eq!((first.index(), first.node_count()), (12, 12));
+    let instance = first.node("node-7").unwrap().instance("web").unwrap().clone();
+    assert_eq!((instance.service.port, &*instance.checks[0].output), (7, "7"));
+
+    let second = kept_of("v2").await;
+    second.assert_consistent();
+    let rows: Vec<Row> = second.rows().collect();
+    let kinds: BTreeSet<String> =
+        rows.iter().map(|row| format!("{row:?}").split([' ', '(']).next().unwrap().to_string()).collect();
+    let all = [
+        "Autopilot",
+        "Coordinate",
+        "Entry",
+        "Group",
+        "Indexes",
+        "LockDelay",
+        "Node",
+        "Query",
+        "Session",
+        "Staged",
+        "Tombstone",
+    ];
+    assert_eq!(kinds.iter().map(|kind| &**kind).collect::<Vec<_>>(), all);
+    let entry = second.entry(b"lock/7").unwrap();
+    assert_eq!(
+        (&*entry.value, entry.flags, entry.session),
+        (&b"\x00\xff7"[..], u64::MAX, Some(session_id(7)))
+    );
+    assert_eq!(second.lock_delay(b"lock/1").unwrap().nanos, 15_000_000_000);
+}
+
+/// What the files of a version say, read by today's; of the newest version they are written first where there are none.
+async fn kept_of(version: &str) -> Arc<Catalog> {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/formats/{version}/raft"));
     if !kept.exists() {
         let raft = lead(Settings { log_bytes_max: 4 << 10, ..settings(&kept) }).await;
         for turn in 0..12 {
-            raft.propose(whole(&format!("node-{turn}"), turn)).await.unwrap().unwrap();
+            for command in of_every_kind(turn) {
+                raft.propose(command).await.unwrap().unwrap();
+            }
         }
         raft.stop().await;
-        panic!("tests/formats/v1/raft was missing and is written now: look at it, and keep it");
+        panic!("{} was missing and is written now: look at it, and keep it", kept.display());
     }
     let folder = Folder::new();
     fs::create_dir(folder.0.join("snapshots")).unwrap();
@@ -535,11 +575,69 @@ async fn files_of_released_versions_are_read() {
     fs::copy(&snapshots[0], folder.0.join("snapshots").join(snapshots[0].file_name().unwrap())).unwrap();
     let raft = lead(settings(&folder.0)).await;
     let catalog = raft.catalog();
-    catalog.assert_consistent();
-    assert_eq!((catalog.index(), catalog.node_count()), (12, 12));
-    let instance = catalog.node("node-7").unwrap().instance("web").unwrap().clone();
-    assert_eq!((instance.service.port, &*instance.checks[0].output), (7, "7"));
     raft.stop().await;
+    catalog
+}
+
+fn session_id(turn: u16) -> uuid::Uuid {
+    uuid::Uuid::from_u128(turn.into())
+}
+
+/// Commands of every kind, so that some of each stand in the snapshot and some behind it.
+pub(super) fn of_every_kind(turn: u16) -> Vec<Command> {
+    let node = Text::from(format!("node-{turn}"));
+    let kv = |verb, key: String, value: &[u8]| {
+        Command::Kv(KvWrite { verb, key: key.as_str().into(), value: value.into(), flags: u64::MAX })
+    };
+    let session = Session {
+        id: session_id(turn),
+        name: "deploy".into(),
+        node: node.clone(),
+        lock_delay: 15_000_000_000,
+        ttl: "1h".into(),
+        ttl_nanos: 3_600_000_000_000,
+        node_checks: Some(Arc::new([])),
+        service_checks: Some(["c".into()].map(|id| SessionCheck { id, namespace: Text::default() }).into()),
+        ..Session::default()
+    };
+    let coordinate = Coordinate { vec: [0.5; 8].into(), error: 0.25, adjustment: -0.125, height: 0.001 };
+    let query = Query {
+        id: session_id(100 + turn),
+        name: format!("query-{turn}").into(),
+        service: ServiceQuery {
+            service: "web".into(),
+            tags: Some(["!old".into()].into()),
+            ..Default::default()
+        },
+        ..Query::default()
+    };
+    let restoring = session_id(1000);
+    let staged = Row::Indexes(Indexes { index: 7, ..Indexes::default() });
+    let set = KvOp { verb: "set".into(), key: format!("txn/{turn}").as_str().into(), ..KvOp::default() };
+    let mut commands = vec![
+        whole(&node, turn),
+        Command::Session(SessionWrite::Create(Box::new(session))),
+        kv(KvVerb::Lock(session_id(turn)), format!("lock/{turn}"), &[0, 255, b'0' + turn as u8]),
+        kv(KvVerb::Set, format!("gone/{turn}"), b"x"),
+        kv(KvVerb::Delete, format!("gone/{turn}"), b""),
+        Command::Txn(vec![Op::Kv(set)]),
+        Command::Coordinates(vec![NodeCoordinate { node, segment: Text::default(), coordinate }]),
+        Command::Query(QueryWrite::Create(Box::new(query))),
+        Command::Autopilot(SetAutopilot {
+            autopilot: Autopilot { min_quorum: turn.into(), ..Autopilot::default() },
+            cas: None,
+        }),
+    ];
+    commands.extend(match turn {
+        1 | 10 => vec![Command::Session(SessionWrite::Destroy(session_id(turn)))],
+        2 => vec![Command::Restore(Restore::Begin { id: restoring })],
+        3 => vec![Command::Restore(Restore::Rows { id: restoring, rows: [staged].into() })],
+        11 => {
+            vec![Command::ForgetTombstones { upto: 20 }, Command::EndLockDelays(vec![("lock/9".into(), 1)])]
+        }
+        _ => vec![],
+    });
+    commands
 }
 
 /// Whoever led may have told others what it did not write; so it is elected again before it leads again.

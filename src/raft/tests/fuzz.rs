@@ -1,4 +1,4 @@
-//! Snapshots and log entries as nobody wrote them: mutations of those under `tests/formats/v1/raft` for
+//! Snapshots and log entries as nobody wrote them: mutations of those under `tests/formats/v2/raft` for
 //! `LICTOR_FUZZ_SECS` seconds (1 unless set) from the seed `LICTOR_FUZZ_SEED`. Whatever comes is read or refused; what is
 //! read is a whole catalog. Most get right checksums, so that what stands behind them is reached.
 
@@ -27,14 +27,14 @@ fn mutated_snapshots_and_entries_are_read_or_refused() {
     let seed = number("LICTOR_FUZZ_SEED").unwrap_or_else(|| fastrand::u64(..));
     println!("LICTOR_FUZZ_SEED={seed}");
     let mut random = Rng::with_seed(seed);
-    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v1/raft/snapshots");
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v2/raft/snapshots");
     let file = fs::read_dir(kept).unwrap().next().expect("a snapshot is kept").unwrap().path();
     let snapshot = fs::read(file).unwrap();
     assert!(snapshot::read(&snapshot[..]).is_ok(), "the corpus is valid");
     assert_eq!(framed(&frames(&snapshot)), snapshot, "it is taken apart rightly");
     let entry = stored::entry_bytes(&openraft::Entry {
         log_id: LogId::new(openraft::CommittedLeaderId::new(3, 1), 7),
-        payload: openraft::EntryPayload::Normal(vec![register("ash", 80), noted("birch", 30)]),
+        payload: openraft::EntryPayload::Normal(super::disks::of_every_kind(3)),
     });
     let entry = entry.unwrap();
     let end = Instant::now() + Duration::from_secs(number("LICTOR_FUZZ_SECS").unwrap_or(1));
@@ -83,7 +83,7 @@ fn frames(snapshot: &[u8]) -> Vec<Vec<u8>> {
 
 /// A snapshot of these frames, each under its right checksum.
 fn framed(frames: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = b"lictsnap\x01\0\0\0".to_vec();
+    let mut bytes = b"lictsnap\x02\0\0\0".to_vec();
     for (number, frame) in frames.iter().enumerate() {
         let mut sum = crc32fast::Hasher::new();
         sum.update(&(number as u32).to_le_bytes());
