@@ -186,7 +186,10 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         format!("log {:?}", config.log),
         format!("pid {:?}", config.pid_file),
     ];
-    lines.extend(format!("{:#?}", config.dns).lines().map(|line| format!("dns {}", line.trim())));
+    // The node is told of above.
+    assert_eq!(config.dns.node, **node_name);
+    let dns = lictor::dns::Settings { node: String::new(), ..config.dns.clone() };
+    lines.extend(format!("{dns:#?}").lines().map(|line| format!("dns {}", line.trim())));
     for service in &config.services {
         let lictor::catalog::Service {
             id, name, tags, address, port, meta, weights, tagged_addresses, ..

@@ -4,6 +4,8 @@
 //! ```text
 //! == 3 SRV gives the addresses of its targets      a new case, on a fresh fixture
 //! node ash 10.1.0.11 meta:rack=r7                  what there is: node, service, check, gone, fleet, services
+//! query 1 geo-pay pay ttl=15                       a prepared query, by its id; with a regexp it is a template
+//! coordinate ash 0.5                               how far it is from the others, in seconds
 //! zones tests/zones                                the zone files of a directory, and those that are built in
 //! set udp_answer_limit 8                           settings
 //! recursor one servfail                            what a recursor does (tests/support/upstream.rs), by its name
@@ -28,7 +30,10 @@ use hickory_proto::{
     rr::{DNSClass, Name, RData, Record, RecordType, rdata::opt::EdnsOption},
 };
 use lictor::{
-    catalog::{Catalog, Check, Command, Map, Node, Register, Service, ServiceAddress, Target, Text, Weights},
+    catalog::{
+        Catalog, Check, Command, Coordinate, Map, Node, NodeCoordinate, Query as PreparedQuery, QueryWrite,
+        Register, Service, ServiceAddress, Target, Text, Weights,
+    },
     dns::{
         Asker, Network, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones,
         Strategy, Transport, View, ZoneFiles,
@@ -41,6 +46,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use upstream::{Script, Upstream};
+use uuid::Uuid;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -163,6 +169,13 @@ impl Case {
                     self.service("fleet", &name, &["port=80"]);
                 }
             }
+            ["query", id, name, service, rest @ ..] => self.query(id, name, service, rest),
+            ["coordinate", node, x] => {
+                let mut coordinate = Coordinate::origin();
+                Arc::make_mut(&mut coordinate.vec)[0] = x.parse().unwrap();
+                let told = NodeCoordinate { node: (*node).into(), segment: "".into(), coordinate };
+                self.apply(Command::Coordinates(vec![told]));
+            }
             ["recursor", name, script @ ..] => {
                 let at = self.recursors.iter().position(|(known, _)| known == name);
                 let at = at.unwrap_or_else(|| {
@@ -234,6 +247,27 @@ impl Case {
         self.on(node, Some(service), vec![]);
     }
 
+    fn query(&mut self, id: &str, name: &str, service: &str, rest: &[&str]) {
+        let id = Uuid::from_u128(id.parse().unwrap());
+        let mut query = PreparedQuery { id, name: name.into(), ..PreparedQuery::default() };
+        query.service.service = service.into();
+        for word in rest {
+            let (key, value) = word.split_once('=').expect("key=value");
+            match key {
+                "ttl" => query.ttl_secs = Some(value.parse().unwrap()),
+                "near" => query.service.near = value.into(),
+                "tags" => query.service.tags = Some(value.split(',').map(Text::from).collect()),
+                "only_passing" => query.service.only_passing = value == "true",
+                "regexp" => {
+                    query.template.kind = "name_prefix_match".into();
+                    query.template.regexp = value.into();
+                }
+                _ => panic!("{word}"),
+            }
+        }
+        self.apply(Command::Query(QueryWrite::Create(query.into())));
+    }
+
     fn check(&mut self, id: &str, node: &str, service: &str, status: &str) {
         let check =
             Check { id: id.into(), service_id: service.into(), status: status.into(), ..Check::default() };
@@ -258,6 +292,7 @@ impl Case {
             "node_meta_txt" => settings.node_meta_txt = value == "true",
             "udp_answer_limit" => settings.udp_answer_limit = value.parse().unwrap(),
             "a_record_limit" => settings.a_record_limit = value.parse().unwrap(),
+            "node" => settings.node = value.into(),
             "alt_domain" => settings.alt_domain = Some(format!("{value}.")),
             "domain" => settings.domain = format!("{value}."),
             "node_ttl" => settings.node_ttl = secs(value),

@@ -66,10 +66,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! {
-    absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters register
-    session status transport traps txn
-}
+scripts! { absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters query register session status transport traps txn }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
 const DB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"db","Port":5432}}"#;
@@ -723,5 +720,87 @@ async fn an_archive_has_bounds() {
     assert_eq!(refused.text(), "failed to decompress snapshot: it holds more than 100 bytes");
     let never = "PUT /v1/snapshot HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n";
     assert_eq!(send(api.addr, never).await.text(), "failed to decompress snapshot: EOF");
+    api.stop().await;
+}
+
+fn json(answer: &Answer) -> serde_json::Value {
+    serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {}", answer.text()))
+}
+
+const GEO: &str = r#"{"Name":"geo","Service":{"Service":"web"},"DNS":{"TTL":"10s"}}"#;
+
+/// A definition through its life: its id is made here, and who waits for it is told of every write.
+#[tokio::test]
+async fn a_query_is_made_changed_and_gone() {
+    let api = Running::start(Settings::default());
+    let made = json(&ask(api.addr, "POST", "/v1/query", "", GEO).await);
+    let id = made["ID"].as_str().unwrap().to_string();
+    let path = format!("/v1/query/{id}");
+    let wanted = serde_json::json!([{"ID":id,"Name":"geo","Session":"","Token":"",
+        "Template":{"Type":"","Regexp":"","RemoveEmptyTags":false},
+        "Service":{"Service":"web","SamenessGroup":"","Failover":{"NearestN":0,"Datacenters":null,"Targets":null},
+            "OnlyPassing":false,"IgnoreCheckIDs":null,"Near":"","Tags":null,"NodeMeta":null,"ServiceMeta":null,
+            "Connect":false,"Peer":""},
+        "DNS":{"TTL":"10s"},"CreateIndex":1,"ModifyIndex":1}]);
+    assert_eq!(json(&get(api.addr, &path).await), wanted);
+    assert_eq!(json(&get(api.addr, "/v1/query").await), wanted);
+    let explained = json(&get(api.addr, "/v1/query/GEO/explain").await);
+    assert_eq!((&explained["Query"], &explained["Index"]), (&wanted[0], &serde_json::json!(1)));
+
+    for waiting in [&path, "/v1/query"] {
+        let index = get(api.addr, waiting).await.header("x-consul-index").unwrap().parse().unwrap();
+        let asked = wait_for(&api, waiting, index).await;
+        let other = r#"{"ID":"ignored","Name":"other","Service":{"Service":"db"}}"#;
+        assert_eq!(put(api.addr, &path, other).await.text(), "");
+        let changed = json(&answered(asked).await);
+        assert_eq!((&changed[0]["Name"], &changed[0]["ID"]), (&"other".into(), &id.as_str().into()));
+    }
+    let asked = wait_for(&api, &path, 3).await;
+    assert_eq!(ask(api.addr, "DELETE", &path, "", "").await.text(), "");
+    let gone = answered(asked).await;
+    assert_eq!((gone.status, gone.text()), (404, "Query not found"));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_ends_with_its_session() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let session = json(&put(api.addr, "/v1/session/create", r#"{"NodeChecks":[]}"#).await);
+    let session = session["ID"].as_str().unwrap();
+    let body = format!(r#"{{"Session":"{session}","Service":{{"Service":"web"}}}}"#);
+    assert_eq!(ask(api.addr, "POST", "/v1/query", "", &body).await.status, 200);
+    assert_eq!(json(&get(api.addr, "/v1/query").await)[0]["Session"], session);
+    put(api.addr, &format!("/v1/session/destroy/{session}"), "").await;
+    assert_eq!(get(api.addr, "/v1/query").await.text(), "[]");
+    api.stop().await;
+}
+
+/// So many and no more; the nearest to whoever is named; each first at times where nobody is.
+#[tokio::test]
+async fn a_query_finds_the_nearest_or_any() {
+    let api = Running::start(Settings::default());
+    for (node, x) in [("oak", 3), ("ash", 1), ("birch", 2)] {
+        let body = format!(r#"{{"Node":"{node}","Address":"10.0.0.{x}","Service":{{"Service":"web"}}}}"#);
+        put(api.addr, "/v1/catalog/register", &body).await;
+        let body = format!(r#"{{"Node":"{node}","Coord":{{"Vec":[{x},0,0,0,0,0,0,0]}}}}"#);
+        put(api.addr, "/v1/coordinate/update", &body).await;
+    }
+    ask(api.addr, "POST", "/v1/query", "", GEO).await;
+    let found = async |parameters: &str| {
+        let path = format!("/v1/query/geo/execute?{parameters}");
+        let answer = json(&ask(api.addr, "GET", &path, "X-Forwarded-For: 10.0.0.1\r\n", "").await);
+        let nodes =
+            answer["Nodes"].as_array().unwrap().iter().map(|node| node["Node"]["Node"].as_str().unwrap());
+        nodes.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(found("near=BIRCH").await, "birch oak ash");
+    assert_eq!(found("near=_agent").await, "oak birch ash");
+    assert_eq!(found("near=_ip&limit=2").await, "ash birch");
+    let mut first = std::collections::BTreeSet::new();
+    while first.len() < 3 {
+        first.insert(found("limit=1").await);
+    }
+    assert_eq!(found("limit=-1").await.len(), "oak ash birch".len());
     api.stop().await;
 }

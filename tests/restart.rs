@@ -468,10 +468,12 @@ fn what_operators_and_nodes_said_comes_back() {
     let agent = start();
     put(&agent, "/v1/operator/autopilot/configuration", r#"{"MinQuorum":3}"#);
     put(&agent, "/v1/coordinate/update", r#"{"Node":"test-1","Coord":{"Vec":[0.5,0,0,0,0,0,0,0]}}"#);
+    let (status, text) = agent.request("POST", "/v1/query", r#"{"Name":"geo","Service":{"Service":"web"}}"#);
+    assert_eq!(status, 200, "{text}");
     let is_there = || (agent.get("/v1/coordinate/nodes") != json!([])).then_some(());
     wait_for("the coordinate to be written", is_there, || agent.log());
     let read = |agent: &Agent| {
-        let paths = ["/v1/coordinate/nodes", "/v1/operator/autopilot/configuration"];
+        let paths = ["/v1/coordinate/nodes", "/v1/operator/autopilot/configuration", "/v1/query"];
         paths.map(|path| agent.get(path))
     };
     let before = read(&agent);

@@ -202,6 +202,7 @@ fn reread(flags: Flags, started: Config, level: log::LevelHandle) -> crate::agen
             domain: fixed.domain.clone(),
             alt_domain: fixed.alt_domain.clone(),
             datacenter: fixed.datacenter.clone(),
+            node: fixed.node.clone(),
             udp_batch: fixed.udp_batch,
             ..config.dns.clone()
         };

@@ -121,7 +121,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
             findings.fault::<()>(Place::default(), text);
         }
     }
-    let mut dns = dns::Settings { datacenter: datacenter.clone(), ..layer.dns };
+    let mut dns = dns::Settings { datacenter: datacenter.clone(), node: node_name.clone(), ..layer.dns };
     dns.recursion.recursors = recursors::resolve(layer.recursors, &dns_addrs, findings);
     dns.domain = zone(layer.domain.as_deref().filter(|domain| !domain.is_empty()).unwrap_or("consul"));
     dns.alt_domain =

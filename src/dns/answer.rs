@@ -14,7 +14,7 @@ use super::{
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
     zones::StaticZones,
 };
-use crate::catalog::{Catalog, Group, Health, Home, Instance, Node};
+use crate::catalog::{Catalog, Group, Health, Home, Instance, NoQuery, Node, Source, fold};
 
 /// An answer, not yet cut to size.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -96,6 +96,8 @@ pub struct Asked<'a> {
     pub qtype: u16,
     pub zones: &'a Zones,
     pub files: &'a StaticZones,
+    /// Who asks, or on whose behalf, as far as anybody said.
+    pub source: Option<IpAddr>,
     /// Of the zone's name, its root included.
     pub zone_bytes: usize,
     pub has_edns: bool,
@@ -106,12 +108,13 @@ pub struct Asked<'a> {
 const NEGATIVE_TTL_SECS: u32 = 5;
 /// Name servers told of, of all that are healthy.
 const NAME_SERVERS_MAX: usize = 3;
+const TEMPLATE_BY_ID: Ede = Ede { code: 0, text: "a template is asked for by a name, not by its id" };
 const NONE_READY: Ede = Ede { code: 0, text: "instances exist, none is healthy" };
 
 impl Asked<'_> {
     pub fn answer(&self, lookup: &Lookup, random: &mut fastrand::Rng) -> Answer {
         let mut answer = self.direct(lookup, random);
-        self.follow(matches!(lookup, Lookup::Service { .. }), &mut answer, random);
+        self.follow(lookup.is_of_service(), &mut answer, random);
         answer
     }
 
@@ -127,6 +130,7 @@ impl Asked<'_> {
                 if named.rcode == Some(Rcode::NxDomain) { self.services() } else { named }
             }
             Lookup::Node(part) => self.node(part),
+            Lookup::Query(part) => self.query(part, random),
             Lookup::Address(label) => self.address(*label),
             Lookup::Nowhere => self.no_such_name(),
         }
@@ -156,8 +160,40 @@ impl Asked<'_> {
             return Answer { ede, ..self.no_such_name() };
         }
         draw_order(&mut ready, random);
-        let items =
-            if self.qtype == kind::SRV { self.targets(group, &ready) } else { self.addresses(group, &ready) };
+        self.of_instances(&ready, self.service_ttl_secs(group))
+    }
+
+    /// What a prepared query finds, in the order in which it does (`dns.md` §20).
+    fn query(&self, part: &Part, random: &mut fastrand::Rng) -> Answer {
+        let query = match self.catalog.find_query(&self.text(part)) {
+            Ok(query) => query,
+            Err(NoQuery::Unknown) => return self.no_such_name(),
+            Err(NoQuery::TemplateById) => {
+                return Answer {
+                    rcode: Some(Rcode::ServFail),
+                    ede: Some(TEMPLATE_BY_ID),
+                    ..Answer::default()
+                };
+            }
+        };
+        let source = Source { agent: &self.settings.node, ip: self.source, near: "" };
+        let found = self.catalog.execute(&query, &source, random);
+        if found.instances.is_empty() {
+            return self.none_ready(found.has_others);
+        }
+        let mut ready: Vec<&Instance> = found.instances.iter().map(|instance| &**instance).collect();
+        if !found.is_by_distance {
+            draw_order(&mut ready, random);
+        }
+        let usual = || secs(self.settings.service_ttl.of(&fold(&query.service.service)));
+        self.of_instances(&ready, query.ttl_secs.unwrap_or_else(usual))
+    }
+
+    fn of_instances(&self, ready: &[&Instance], ttl_secs: u32) -> Answer {
+        let items = match self.qtype {
+            kind::SRV => self.targets(ready, ttl_secs),
+            _ => self.addresses(ready, ttl_secs),
+        };
         self.some(items)
     }
 
@@ -168,8 +204,7 @@ impl Asked<'_> {
     }
 
     /// Addresses, each once; where there is none, the name of one instance that lives under another name.
-    fn addresses(&self, group: &Group, ready: &[&Instance]) -> Vec<Item> {
-        let ttl_secs = self.service_ttl_secs(group);
+    fn addresses(&self, ready: &[&Instance], ttl_secs: u32) -> Vec<Item> {
         let (mut items, mut hosts, mut seen) = (Vec::new(), Vec::new(), AHashSet::new());
         for instance in ready {
             let found = address::of_instance(instance, self.asked_labels());
@@ -191,8 +226,7 @@ impl Asked<'_> {
     }
 
     /// SRV records, one for each node, address and port, with the addresses and the node meta that go with them.
-    fn targets(&self, group: &Group, ready: &[&Instance]) -> Vec<Item> {
-        let ttl_secs = self.service_ttl_secs(group);
+    fn targets(&self, ready: &[&Instance], ttl_secs: u32) -> Vec<Item> {
         let mut seen = AHashSet::new();
         let mut items = Vec::new();
         for instance in ready {

@@ -6,7 +6,7 @@ use std::mem;
 use super::{
     answer::{Answer, Asked, Data, Item, Owner, Record},
     from_zone,
-    name::{Lookup, Name},
+    name::Name,
     wire::{Ede, Rcode, kind},
 };
 
@@ -153,7 +153,7 @@ impl Asked<'_> {
         let inner = Asked { name: &name, qtype, zone_bytes: zone.len() + 1, ..*self };
         let mut answer = inner.direct(&lookup, random);
         let limit = self.settings.a_record_limit;
-        if matches!(lookup, Lookup::Service { .. }) && limit > 0 {
+        if lookup.is_of_service() && limit > 0 {
             answer.cut(limit, |item| matches!(item.record.data, Data::Address(_)));
         }
         let records = answer.items.iter_mut().map(|item| &mut item.record);

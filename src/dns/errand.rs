@@ -37,7 +37,8 @@ pub enum Wants {
     Relay,
     /// The answer is ours, and tells of names that are not.
     /// So many records of it may be told.
-    Chase { answer: Answer, zone_at: usize, answers_max: usize },
+    /// Of a prepared query, it is for the subnet that was told of.
+    Chase { answer: Answer, zone_at: usize, answers_max: usize, for_subnet: bool },
 }
 
 /// Runs errands. Cloned, it is the same one.
@@ -151,16 +152,19 @@ impl Shared {
         let settings = self.settings.load_full();
         let Errand { asker, packet, wants, form, road } = errand;
         let Parsed::Query(query) = wire::parse(&packet) else { return out };
-        let limits = Limits::of(&settings, &asker, &query);
+        let mut limits = Limits::of(&settings, &asker, &query);
         match wants {
             Wants::Relay => {
                 let known = self.recursor.ask(Question::of(&query), &settings.recursion).await;
                 put(&mut out, &query, &limits, &known);
             }
-            Wants::Chase { mut answer, zone_at, answers_max } => {
+            Wants::Chase { mut answer, zone_at, answers_max, for_subnet } => {
                 let found = self.chase(&answer.outside, query.cd, &settings.recursion).await;
                 answer.resolve(|outside| gather(&found, outside));
                 answer.cut(answers_max, |_| true);
+                if for_subnet && answer.rcode.is_none() {
+                    limits.scope_to_subnet();
+                }
                 reply::put_late(&mut out, &query, &settings, &limits, zone_at, &answer);
             }
         }

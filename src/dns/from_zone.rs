@@ -54,7 +54,12 @@ impl FromZone<'_> {
             let found = follow(asked, &host, random);
             if !found.outside.is_empty() && limits.asks_elsewhere() && ADDRESSES.contains(&query.qtype) {
                 let answer = self.before(found);
-                return Some(Wants::Chase { answer, zone_at: QUESTION_AT, answers_max: usize::MAX });
+                return Some(Wants::Chase {
+                    answer,
+                    zone_at: QUESTION_AT,
+                    answers_max: usize::MAX,
+                    for_subnet: false,
+                });
             }
             put_behind(&found, &host, at, budget, &mut answered, out);
         }

@@ -33,6 +33,8 @@ pub enum Lookup {
         tag: Part,
     },
     Node(Part),
+    /// A prepared query, by its name or id.
+    Query(Part),
     Address(usize),
     /// No such name: nothing of this form exists, or is built yet.
     Nowhere,
@@ -111,8 +113,14 @@ impl Zones {
                 (b"node", _) => Lookup::Node(Part::plain(0..parts)),
                 _ => service(name, parts),
             },
+            b"query" if self.is_own(name, at + 1..depth) => query(name, parts),
             _ => Lookup::Nowhere,
         }
+    }
+
+    /// As far right of `query` as is known there: nothing, or this datacenter's name alone.
+    fn is_own(&self, name: &Name, suffix: Range<usize>) -> bool {
+        suffix.len() < 2 && self.is_here(name, suffix)
     }
 
     /// No keyword: the zone, its name server, a name above those of a datacenter or of RFC 2782; or the short form of a
@@ -171,9 +179,28 @@ fn service(name: &Name, parts: usize) -> Lookup {
     Lookup::Service { service: Part::plain(parts - 1..parts), tag }
 }
 
+/// Dots and all; `_q._tcp` (RFC 2782) with anything for the protocol.
+fn query(name: &Name, parts: usize) -> Lookup {
+    let underscored = |at: usize| name.label(at).starts_with(b"_");
+    match parts {
+        0 => Lookup::Empty,
+        2.. if underscored(0) && underscored(parts - 1) => {
+            Lookup::Query(Part { labels: 0..parts - 1, underscored: true })
+        }
+        _ => Lookup::Query(Part::plain(0..parts)),
+    }
+}
+
 /// What asks for no tag where RFC 2782 has the protocol.
 fn is_any_protocol(label: &[u8]) -> bool {
     matches!(label, b"_" | b"_tcp")
+}
+
+impl Lookup {
+    /// Whether it asks for instances of a service.
+    pub fn is_of_service(&self) -> bool {
+        matches!(self, Lookup::Service { .. } | Lookup::Query(_))
+    }
 }
 
 impl Part {
@@ -300,6 +327,7 @@ mod tests {
                 format!("service {} tag {}", of(&service), of(&tag))
             }
             Lookup::Node(part) => format!("node {}", of(&part)),
+            Lookup::Query(part) => format!("query {}", of(&part)),
             Lookup::Services { .. } => "services".into(),
             other => format!("{other:?}").to_lowercase(),
         }
@@ -351,7 +379,18 @@ mod tests {
             ("junk.consul", "nowhere"),
             ("pay.connect.consul", "nowhere"),
             ("pay.virtual.consul", "nowhere"),
-            ("query.consul", "nowhere"),
+            ("query.consul", "empty"),
+            ("query.dc1.consul", "empty"),
+            ("query.dc2.consul", "nowhere"),
+            ("Geo.pay.QUERY.consul", "query geo.pay"),
+            ("geo.query.DC1.consul", "query geo"),
+            ("geo.query.dc1.dc.consul", "nowhere"),
+            ("geo.query.dc2.consul", "nowhere"),
+            ("_geo._tcp.query.consul", "query geo"),
+            ("_a._b._x.query.dc1.consul", "query a._b"),
+            ("_geo.query.consul", "query _geo"),
+            ("_geo.x.query.consul", "query _geo.x"),
+            ("x._geo.query.consul", "query x._geo"),
             ("_pay._tcp.consul", "nowhere"),
             ("_tcp.consul", "empty"),
             ("_TCP.dc1.dc.consul", "empty"),

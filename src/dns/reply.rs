@@ -201,7 +201,7 @@ impl Responder {
         if !self.zones.are_of(settings) {
             self.zones = Zones::of(settings);
         }
-        let limits = Limits::of(settings, asker, query);
+        let mut limits = Limits::of(settings, asker, query);
         let refuse = |out: &mut Vec<u8>, rcode, flags, ede| {
             put_refusal(out, query, &limits, rcode, flags, ede);
             None
@@ -230,6 +230,7 @@ impl Responder {
             qtype: query.qtype,
             zones: &self.zones,
             files: view.zones,
+            source: source(asker, query),
             zone_bytes: query.name.len() - name.offset(depth),
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
@@ -249,13 +250,16 @@ impl Responder {
             Assembled::AskPlain => asked.answer(&lookup, &mut self.random),
         };
         view.mark(&mut answer);
-        let of_service = matches!(lookup, Lookup::Service { .. });
-        if of_service && query.qtype != kind::SRV && settings.a_record_limit > 0 {
+        if lookup.is_of_service() && query.qtype != kind::SRV && settings.a_record_limit > 0 {
             answer.cut(settings.a_record_limit, |item| matches!(item.record.data, Data::Address(_)));
         }
         answer.cut(limits.answers_max, |_| true);
+        let for_subnet = matches!(lookup, Lookup::Query(_)) && answer.rcode.is_none();
         if limits.elsewhere == Elsewhere::Asked && !answer.outside.is_empty() {
-            return Some(Wants::Chase { answer, zone_at, answers_max: limits.answers_max });
+            return Some(Wants::Chase { answer, zone_at, answers_max: limits.answers_max, for_subnet });
+        }
+        if for_subnet {
+            limits.scope_to_subnet();
         }
         Reply { query, settings, limits: &limits, zone_at, answer: &answer }.fit(out);
         None
@@ -287,6 +291,7 @@ impl Responder {
             qtype: query.qtype,
             zones: &self.zones,
             files: view.zones,
+            source: None,
             zone_bytes: query.name.len(),
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
@@ -323,12 +328,18 @@ impl Responder {
 
 fn form_of(lookup: &Lookup) -> Form {
     match lookup {
-        Lookup::Service { .. } | Lookup::Services { .. } => Form::Service,
+        Lookup::Service { .. } | Lookup::Services { .. } | Lookup::Query(_) => Form::Service,
         Lookup::Node(_) => Form::Node,
         Lookup::Address(_) => Form::Address,
         Lookup::Apex | Lookup::Servers => Form::Zone,
         Lookup::Empty | Lookup::Nowhere => Form::Other,
     }
+}
+
+/// Who asks, or on whose behalf (RFC 7871), if that says anything.
+fn source(asker: &Asker, query: &Query) -> Option<IpAddr> {
+    let subnet = query.edns.and_then(|edns| edns.subnet);
+    subnet.and_then(|subnet| subnet.ip()).or(Some(asker.from.to_canonical()))
 }
 
 /// Puts in `out` an answer that had to wait for what was found elsewhere.
@@ -442,6 +453,13 @@ impl Limits {
                 recursion if recursion.serves(asker.from) => Elsewhere::Asked,
                 _ => Elsewhere::Prohibited,
             },
+        }
+    }
+
+    /// The answer is for the subnet that was told of (RFC 7871 §7.2.1).
+    pub fn scope_to_subnet(&mut self) {
+        if let Some(subnet) = self.opt.as_mut().and_then(|opt| opt.subnet.as_mut()) {
+            subnet.scope = subnet.prefix;
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Settings {
     pub alt_domain: Option<String>,
     /// Of this agent, lower-cased.
     pub datacenter: String,
+    /// Of this agent.
+    pub node: String,
     pub node_ttl: Duration,
     pub service_ttl: ServiceTtl,
     pub only_passing: bool,
@@ -72,6 +74,7 @@ impl Default for Settings {
             domain: "consul.".into(),
             alt_domain: None,
             datacenter: "dc1".into(),
+            node: String::new(),
             node_ttl: Duration::ZERO,
             service_ttl: ServiceTtl::default(),
             only_passing: false,

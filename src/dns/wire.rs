@@ -1,7 +1,7 @@
 //! Packets (RFC 1035 §4, RFC 6891): a query is read without allocation, a reply is written in one pass. Knows bytes
 //! and limits; not what any name means.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub const HEADER_BYTES: usize = 12;
 /// A reply's question begins where the query's did, so owners may point at it.
@@ -103,6 +103,8 @@ pub struct Subnet {
     /// 1 is IPv4, 2 is IPv6, 0 is none.
     pub family: u16,
     pub prefix: u8,
+    /// For how much of it an answer is; 0 is for everyone.
+    pub scope: u8,
     /// Zero behind the prefix; the first four are those of an IPv4 address.
     pub address: [u8; 16],
 }
@@ -321,7 +323,7 @@ impl Subnet {
             let kept = usize::from(prefix).saturating_sub(8 * at).min(8);
             *octet = given & !(0xff_u16 >> kept) as u8;
         }
-        Some(Subnet { family, prefix, address: octets })
+        Some(Subnet { family, prefix, scope: 0, address: octets })
     }
 
     /// As it is told: no more than the prefix needs.
@@ -329,12 +331,22 @@ impl Subnet {
         &self.address[..usize::from(self.prefix).div_ceil(8)]
     }
 
-    /// With the scope 0: the answer is for everyone.
+    /// The address, unless it says nothing.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let v4 = || *self.address.first_chunk::<4>().expect("an address has sixteen octets");
+        match self.family {
+            _ if self.prefix == 0 => None,
+            1 => Some(IpAddr::from(v4())),
+            2 => Some(IpAddr::from(self.address).to_canonical()),
+            _ => None,
+        }
+    }
+
     fn put(&self, out: &mut Vec<u8>) {
         put_u16(out, option::SUBNET);
         put_u16(out, 4 + self.octets().len() as u16);
         put_u16(out, self.family);
-        out.extend_from_slice(&[self.prefix, 0]);
+        out.extend_from_slice(&[self.prefix, self.scope]);
         out.extend_from_slice(self.octets());
     }
 }

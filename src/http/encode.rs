@@ -7,8 +7,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::agent::Member;
 use crate::catalog::{
-    Check, Entry, Instance, Locality, Map, Node, NodeCoordinate, Service, ServiceAddress, Session, Text,
-    Weights,
+    Check, Entry, Failover, FailoverTarget, Instance, Locality, Map, Node, NodeCoordinate, Query, Service,
+    ServiceAddress, ServiceQuery, Session, Text, Weights,
 };
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
@@ -138,13 +138,25 @@ pub fn node(json: &mut Json, node: &Node) {
     });
 }
 
+/// How a list with nothing in it is told (§6.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    List,
+    /// In what prepared queries answer.
+    Null,
+}
+
 /// NodeService: a service, under its node.
 pub fn node_service(json: &mut Json, service: &Service) {
+    node_service_as(json, service, Empty::List);
+}
+
+fn node_service_as(json: &mut Json, service: &Service, empty: Empty) {
     json.object(|json| {
         json.text_unless_empty("Kind", &service.kind);
         json.key("ID").text(&service.id);
         json.key("Service").text(&service.name);
-        json.key("Tags").texts(&service.tags);
+        tags(json.key("Tags"), &service.tags, empty);
         json.key("Address").text(&service.address);
         addresses(json, "TaggedAddresses", service);
         json.key("Meta");
@@ -213,7 +225,11 @@ pub fn agent_service(json: &mut Json, service: &Service, datacenter: &str, hash:
 }
 
 /// HealthCheck. An agent's own checks are not in a catalog: their indexes are 0.
-pub fn check(json: &mut Json, check: &Check, (created, modified): (u64, u64)) {
+pub fn check(json: &mut Json, check: &Check, indexes: (u64, u64)) {
+    check_as(json, check, indexes, Empty::List);
+}
+
+fn check_as(json: &mut Json, check: &Check, (created, modified): (u64, u64), empty: Empty) {
     json.object(|json| {
         json.key("Node").text(&check.node);
         json.key("CheckID").text(&check.id);
@@ -223,7 +239,7 @@ pub fn check(json: &mut Json, check: &Check, (created, modified): (u64, u64)) {
         json.key("Output").text(&check.output);
         json.key("ServiceID").text(&check.service_id);
         json.key("ServiceName").text(&check.service_name);
-        json.key("ServiceTags").texts(&check.service_tags);
+        tags(json.key("ServiceTags"), &check.service_tags, empty);
         json.key("Type").text(&check.kind);
         json.key("Interval").text(&check.interval);
         json.key("Timeout").text(&check.timeout);
@@ -235,15 +251,93 @@ pub fn check(json: &mut Json, check: &Check, (created, modified): (u64, u64)) {
 
 /// CheckServiceNode: an instance with all that speaks for its health.
 pub fn instance(json: &mut Json, instance: &Instance) {
+    instance_as(json, instance, Empty::List);
+}
+
+/// The same, as a prepared query tells it.
+pub fn instance_of_query(json: &mut Json, instance: &Instance) {
+    instance_as(json, instance, Empty::Null);
+}
+
+fn instance_as(json: &mut Json, instance: &Instance, empty: Empty) {
     json.object(|json| {
         node(json.key("Node"), &instance.node);
-        node_service(json.key("Service"), &instance.service);
-        json.key("Checks").list(|json| {
-            for one in instance.node_checks.iter().chain(instance.checks.iter()) {
-                check(json, one, (one.created, one.modified));
-            }
+        node_service_as(json.key("Service"), &instance.service, empty);
+        let mut checks = instance.node_checks.iter().chain(instance.checks.iter()).peekable();
+        json.key("Checks");
+        if checks.peek().is_none() && empty == Empty::Null {
+            return json.null();
+        }
+        json.list(|json| {
+            checks.for_each(|one| check_as(json, one, (one.created, one.modified), empty));
         });
     });
+}
+
+fn tags(json: &mut Json, tags: &[Text], empty: Empty) {
+    match empty {
+        Empty::Null if tags.is_empty() => json.null(),
+        _ => json.texts(tags),
+    }
+}
+
+/// PreparedQuery: a definition, with what nobody gave as `null`.
+pub fn query(json: &mut Json, query: &Query) {
+    json.object(|json| {
+        json.key("ID").text(&query.id.to_string());
+        json.key("Name").text(&query.name);
+        json.key("Session").text(&query.session.map(|session| session.to_string()).unwrap_or_default());
+        json.key("Token").text(&query.token);
+        json.key("Template").object(|json| {
+            json.key("Type").text(&query.template.kind);
+            json.key("Regexp").text(&query.template.regexp);
+            json.key("RemoveEmptyTags").flag(query.template.remove_empty_tags);
+        });
+        service_query(json.key("Service"), &query.service);
+        json.key("DNS").object(|json| json.key("TTL").text(&query.ttl));
+        indexes(json, query.created, query.modified);
+    });
+}
+
+fn service_query(json: &mut Json, wanted: &ServiceQuery) {
+    let Failover { nearest, datacenters, targets } = &wanted.failover;
+    json.object(|json| {
+        json.key("Service").text(&wanted.service);
+        json.key("SamenessGroup").text("");
+        json.key("Failover").object(|json| {
+            json.key("NearestN").number(*nearest);
+            texts_or_null(json.key("Datacenters"), datacenters.as_deref());
+            json.key("Targets");
+            match targets {
+                None => json.null(),
+                Some(targets) => json.list(|json| {
+                    for FailoverTarget { peer, datacenter } in targets.iter() {
+                        json.object(|json| {
+                            json.key("Peer").text(peer);
+                            json.key("Datacenter").text(datacenter);
+                        });
+                    }
+                }),
+            }
+        });
+        json.key("OnlyPassing").flag(wanted.only_passing);
+        texts_or_null(json.key("IgnoreCheckIDs"), wanted.ignore_checks.as_deref());
+        json.key("Near").text(&wanted.near);
+        texts_or_null(json.key("Tags"), wanted.tags.as_deref());
+        json.key("NodeMeta");
+        map_or_null(json, &wanted.node_meta);
+        json.key("ServiceMeta");
+        map_or_null(json, &wanted.service_meta);
+        json.key("Connect").flag(wanted.connect);
+        json.key("Peer").text(&wanted.peer);
+    });
+}
+
+fn texts_or_null(json: &mut Json, texts: Option<&[Text]>) {
+    match texts {
+        None => json.null(),
+        Some(texts) => json.texts(texts),
+    }
 }
 
 /// Member: an agent, as others see it.

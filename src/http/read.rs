@@ -34,6 +34,8 @@ pub enum Scope {
     State(String),
     Coordinates,
     Coordinate(Key),
+    Queries,
+    Query(Uuid),
     /// What is never there.
     Absent,
     /// A key.
@@ -165,6 +167,7 @@ impl Scope {
             Scope::Absent => None,
             Scope::NodeChecks(_) | Scope::ServiceChecks(_) | Scope::State(_) => newest(&[Table::Checks]),
             Scope::Coordinates | Scope::Coordinate(_) => newest(&[Table::Coordinates]),
+            Scope::Queries | Scope::Query(_) => newest(&[Table::Queries]),
             Scope::Entry(key) => Some(catalog.entry_index(key)),
             Scope::Entries(prefix) => Some(catalog.entries_index(prefix)),
             Scope::Sessions | Scope::Session(_) | Scope::NodeSessions(_) => newest(&[Table::Sessions]),
@@ -191,6 +194,8 @@ impl Scope {
             Scope::State(state) => vec![Topic::State(Status::from(state.as_str()))],
             Scope::Coordinates => vec![Topic::Coordinates],
             Scope::Coordinate(node) => vec![Topic::Coordinate(node.clone())],
+            Scope::Queries => vec![Topic::Queries],
+            Scope::Query(id) => vec![Topic::Query(*id)],
             Scope::Entry(key) => vec![Topic::Kv(key.clone())],
             Scope::Entries(prefix) => vec![Topic::KvTree(prefix.clone())],
             Scope::Sessions => vec![Topic::Sessions],

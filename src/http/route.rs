@@ -117,7 +117,12 @@ impl Router {
     ) -> Outcome {
         let allow = || format!("OPTIONS,{}", route.methods.join(","));
         if request.method() == Method::OPTIONS {
-            return Ok(Reply::empty().with("allow", allow()));
+            let reply = if route.path == v1::QUERY {
+                Reply::json(|json| json.object(|_| {}))
+            } else {
+                Reply::empty()
+            };
+            return Ok(reply.with("allow", allow()));
         }
         if !route.methods.contains(&request.method().as_str()) {
             let text = format!("method {} not allowed", request.method());

@@ -23,7 +23,7 @@ pub struct Executed {
     pub instances: Vec<Arc<Instance>>,
     /// Whether that order says what is near, or is a draw.
     pub is_by_distance: bool,
-    /// Whether there are instances at all of which none was wanted.
+    /// Whether others would have been wanted, if they were healthy.
     pub has_others: bool,
 }
 
@@ -36,8 +36,13 @@ impl Catalog {
         let wanted = &query.service;
         let group = self.service(&fold(&wanted.service));
         let all = group.into_iter().flat_map(|group| group.instances());
-        let mut instances: Vec<Arc<Instance>> = all.filter(|one| wanted.takes(one)).cloned().collect();
-        let has_others = instances.is_empty() && group.is_some();
+        let (mut instances, mut has_others) = (Vec::new(), false);
+        for instance in all.filter(|instance| wanted.suits(instance)) {
+            match wanted.is_healthy(instance) {
+                true => instances.push(instance.clone()),
+                false => has_others = true,
+            }
+        }
         random.shuffle(&mut instances);
         let near = self.near(wanted, source);
         if let Some(near) = &near {
@@ -69,15 +74,18 @@ impl Catalog {
 }
 
 impl ServiceQuery {
-    fn takes(&self, instance: &Instance) -> bool {
+    /// Whatever its health.
+    fn suits(&self, instance: &Instance) -> bool {
         // Nothing here takes part in a mesh, or comes from a peer.
         let is_of_here = !self.connect && self.peer.is_empty();
-        let worst = if self.only_passing { Health::Passing } else { Health::Unknown };
         is_of_here
-            && self.health(instance) <= worst
-            && self.tags.iter().flat_map(|tags| tags.iter()).all(|tag| suits(instance, tag))
+            && self.tags.iter().flat_map(|tags| tags.iter()).all(|tag| has_or_not(instance, tag))
             && has_all(instance.node.meta.as_ref(), self.node_meta.as_ref())
             && has_all(instance.service.meta.as_ref(), self.service_meta.as_ref())
+    }
+
+    fn is_healthy(&self, instance: &Instance) -> bool {
+        self.health(instance) <= if self.only_passing { Health::Passing } else { Health::Unknown }
     }
 
     /// Without the checks that are not to be looked at.
@@ -90,7 +98,7 @@ impl ServiceQuery {
 }
 
 /// Whether an instance has a tag, or has not, where it stands behind a `!`.
-fn suits(instance: &Instance, tag: &Text) -> bool {
+fn has_or_not(instance: &Instance, tag: &Text) -> bool {
     let has = |tag: &str| instance.service.tags.iter().any(|own| own.eq_ignore_ascii_case(tag));
     match tag.strip_prefix('!') {
         Some(unwanted) => !has(unwanted),

@@ -29,6 +29,12 @@ fn full() -> Catalog {
     let coordinate = Coordinate { error: 0.5, ..Coordinate::origin() };
     let coordinate = NodeCoordinate { node: "birch".into(), segment: "x".into(), coordinate };
     apply(Command::Coordinates(vec![coordinate]));
+    let session = Session { id: id(7), node: "birch".into(), ..Session::default() };
+    apply(Command::Session(SessionWrite::Create(session.into())));
+    for (number, session) in [(8, Some(id(7))), (9, None)] {
+        let query = Query { id: id(number), name: format!("q{number}").into(), session, ..Query::default() };
+        apply(Command::Query(QueryWrite::Create(query.into())));
+    }
     let autopilot = Autopilot { min_quorum: 3, ..Autopilot::default() };
     apply(Command::Autopilot(SetAutopilot { autopilot, cas: None }));
     apply(Command::Kv(KvWrite { verb: KvVerb::Set, key: "k".into(), value: "v".into(), flags: 7 }));
@@ -132,6 +138,8 @@ fn rows_that_do_not_fit_each_other_are_refused() {
     assert_eq!(fault(without(first_node)), "services come before any node");
     let twice = [&rows[..=first_node + 1], &rows[first_node + 1..]].concat();
     assert_eq!(fault(twice), "the node \"ash\", or a service on it, comes twice or out of order");
+    let session = place(|row| matches!(row, Row::Session(_)));
+    assert!(fault(without(session)).ends_with(" is bound to a session that is not there"));
     let birch = place(|row| matches!(row, Row::Node(row) if &*row.node.name == "birch"));
     assert_eq!(fault(without(birch)), "the node \"birch\" has a coordinate and is not there");
 }

@@ -119,7 +119,7 @@ async fn update(call: Call) -> Outcome {
     Ok(Reply::empty())
 }
 
-fn decode(mut body: Object) -> Result<(String, NodeCoordinate), Malformed> {
+pub fn decode(mut body: Object) -> Result<(String, NodeCoordinate), Malformed> {
     let datacenter = body.text("Datacenter")?.unwrap_or_default();
     let node = body.text("Node")?.unwrap_or_default().into();
     let segment: Text = body.text("Segment")?.unwrap_or_default().into();

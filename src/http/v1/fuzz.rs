@@ -16,9 +16,9 @@ use std::{
 use fastrand::Rng;
 use serde_json::Value;
 
-use super::{definition, register};
+use super::{coordinate, definition, operator, query, register};
 use crate::{
-    catalog::{Catalog, Text},
+    catalog::{Catalog, Command, Coordinate, QueryWrite, Source, Text},
     check::{Definition, ServiceDefinition},
     http::{
         json::Object,
@@ -51,6 +51,8 @@ const WORDS: &[&str] = &[
     "\"CheckID\":\"c\",",
     "\"Node\":\"oak\",",
     "\"consul-x\":\"1\"",
+    "${match(1)}",
+    "${",
     "\u{0}",
     "é",
 ];
@@ -64,6 +66,8 @@ fn mutated_bodies_are_refused_or_become_something_valid() {
     let mut tally = Tally::default();
     corpus.iter().for_each(|body| tally.put(body));
     assert!(tally.services > 0 && tally.checks > 0 && tally.commands > 0, "the corpus is taken: {tally:?}");
+    let beside = [tally.queries, tally.coordinates, tally.autopilots];
+    assert!(beside.iter().all(|count| *count > 0), "the corpus is taken: {tally:?}");
     let end = Instant::now() + Duration::from_secs(number("LICTOR_FUZZ_SECS").unwrap_or(1));
     while Instant::now() < end || tally.bodies < 1000 {
         tally.put(&mutate(&mut random, &corpus));
@@ -80,6 +84,9 @@ struct Tally {
     checks: u64,
     commands: u64,
     applied: u64,
+    queries: u64,
+    coordinates: u64,
+    autopilots: u64,
 }
 
 impl Tally {
@@ -100,6 +107,26 @@ impl Tally {
             self.applied += u64::from(catalog.apply(command).0.is_ok());
             catalog.assert_consistent();
         }
+        let id = uuid::Uuid::from_u128(1);
+        if let Some(query) = taken(parsed().and_then(|body| query::definition(body, id))) {
+            self.queries += 1;
+            let name = format!("{}-x", query.name);
+            // It may be bound to a session, and there is none.
+            let _refused = catalog.apply(Command::Query(QueryWrite::Create(query.into()))).0.is_err();
+            if let Ok(query) = catalog.find_query(&name) {
+                let all = catalog.execute(&query, &Source::default(), &mut Rng::with_seed(1));
+                assert!(all.instances.len() <= 1);
+            }
+            catalog.assert_consistent();
+        }
+        let coordinate = taken(parsed().and_then(|body| coordinate::decode(body).map_err(Fault::from)));
+        if let Some((_, told)) = coordinate.filter(|(_, told)| told.coordinate.is_valid()) {
+            self.coordinates += 1;
+            assert!(!told.coordinate.distance(&Coordinate::origin()).is_nan());
+        }
+        let autopilot =
+            taken(parsed().and_then(|body| operator::decode_autopilot(body).map_err(Fault::from)));
+        self.autopilots += u64::from(autopilot.is_some());
     }
 }
 

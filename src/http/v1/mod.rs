@@ -13,6 +13,7 @@ mod health;
 mod kv;
 mod member;
 mod operator;
+mod query;
 mod register;
 mod session;
 mod snapshot;
@@ -22,7 +23,9 @@ mod txn;
 
 use super::route::Route;
 
-pub const ROUTES: [&[Route]; 15] = [
+pub use query::QUERY;
+
+pub const ROUTES: [&[Route]; 16] = [
     absent::ROUTES,
     agent::ROUTES,
     agent_health::ROUTES,
@@ -33,6 +36,7 @@ pub const ROUTES: [&[Route]; 15] = [
     kv::ROUTES,
     member::ROUTES,
     operator::ROUTES,
+    query::ROUTES,
     session::ROUTES,
     snapshot::ROUTES,
     status::ROUTES,

@@ -163,7 +163,7 @@ fn write_autopilot(json: &mut Json, autopilot: &Autopilot) {
 }
 
 /// What is not said is as it is by default, not as it was.
-fn decode_autopilot(mut body: Object) -> Result<Autopilot, Malformed> {
+pub fn decode_autopilot(mut body: Object) -> Result<Autopilot, Malformed> {
     let usual = Autopilot::default();
     let count = |given: Option<i64>, key: &str, usual: u64| {
         let negative = |_| Malformed(format!("json: cannot unmarshal a negative number into field {key}"));
