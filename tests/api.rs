@@ -109,6 +109,18 @@ fn an_agent_tells_its_figures() {
     assert_eq!((&wan[0]["Name"], &wan[0]["Port"]), (&json!("test-1.dc1"), &json!(8302)));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn an_agent_tells_of_its_machine() {
+    let host = Agent::start(&["-dev"]).get("/v1/agent/host");
+    let above_nothing = |value: &Value| value.as_f64().is_some_and(|number| number > 0.0);
+    for (section, key) in [("Memory", "total"), ("Host", "procs"), ("Host", "bootTime"), ("Disk", "total")] {
+        assert!(above_nothing(&host[section][key]), "{section} {key}: {host}");
+    }
+    assert!(!host["CPU"].as_array().unwrap().is_empty() && above_nothing(&host["CollectionTime"]), "{host}");
+    assert_eq!((&host["Host"]["os"], &host["Errors"]), (&json!("linux"), &Value::Null), "{host}");
+}
+
 #[test]
 fn without_a_port_for_other_datacenters_nobody_is_a_member_there() {
     let agent = Agent::start(&["-dev", "-serf-wan-port=-1"]);

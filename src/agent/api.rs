@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::Level;
 
-use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, figures, now};
+use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, figures, host, now};
 use crate::{
     catalog::{
         Catalog, Check, Command, Map, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
@@ -167,6 +167,13 @@ impl Agent for Shared {
             Shared::reload(self).await.map_err(Failure::Other)?;
             self.told().await;
             Ok(())
+        })
+    }
+
+    fn host(&self) -> Pending<'static, Vec<u8>> {
+        Box::pin(async {
+            let described = tokio::task::spawn_blocking(host::describe).await;
+            described.unwrap_or_else(|_| b"null".to_vec())
         })
     }
 

@@ -12,6 +12,7 @@ mod change;
 mod data_dir;
 mod events;
 mod figures;
+mod host;
 mod keep;
 mod local;
 pub mod port;

@@ -102,6 +102,9 @@ pub trait Agent: Subscribe {
     /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
     fn members(&self, wan: bool) -> Vec<Member>;
 
+    /// The machine that this agent runs on, as JSON.
+    fn host(&self) -> Pending<'static, Vec<u8>>;
+
     /// Figures of the last whole interval, as JSON.
     fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>>;
 

@@ -329,6 +329,10 @@ impl Agent for Memory {
         self.done(if led { Ok(()) } else { Err(Failure::Other("a.hcl:3: unknown key".into())) })
     }
 
+    fn host(&self) -> Pending<'static, Vec<u8>> {
+        self.done(br#"{"Host":{"os":"linux"}}"#.to_vec())
+    }
+
     fn metrics(self: Arc<Self>) -> Pending<'static, Vec<u8>> {
         self.done(br#"{"Timestamp":"T","Gauges":[]}"#.to_vec())
     }

@@ -1,5 +1,7 @@
 //! `/v1/agent`: what is registered on this agent, and the agent itself (`http-api.md` §8).
 
+use hyper::StatusCode;
+
 use super::definition;
 use crate::{
     catalog::{Service, Status},
@@ -11,7 +13,7 @@ use crate::{
         json::Object,
         query::parse_flag,
         read::jitter,
-        reply::{Fault, Outcome, Reply},
+        reply::{Body, Fault, Outcome, Reply},
         route::{Refuses, Route, Takes},
     },
 };
@@ -23,6 +25,13 @@ pub const ROUTES: &[Route] = &[
         refuses: Refuses::Nothing,
         takes: Takes::PLAIN,
         handler: |call| Box::pin(about(call)),
+    },
+    Route {
+        path: "/v1/agent/host",
+        methods: &["GET"],
+        refuses: Refuses::Nothing,
+        takes: Takes::PLAIN,
+        handler: |call| Box::pin(host(call)),
     },
     Route {
         path: "/v1/agent/version",
@@ -288,6 +297,10 @@ async fn about(call: Call) -> Outcome {
             encode::pairs(json.key("Meta"), &about.meta);
         });
     }))
+}
+
+async fn host(call: Call) -> Outcome {
+    Ok(Reply::new(StatusCode::OK, Body::Json(call.api.agent.host().await)))
 }
 
 async fn version(call: Call) -> Outcome {

@@ -3,6 +3,7 @@
 
 use super::register::{decode_addresses, decode_locality};
 use crate::{
+    catalog::Service,
     check::{CheckSpec, Definition, Invalid, ServiceDefinition, ServiceSpec, Span},
     http::{
         json::{Malformed, Object},
@@ -48,7 +49,22 @@ pub fn service(mut body: Object) -> Result<ServiceDefinition, Fault> {
     definition.service.socket_path = socket_path.into();
     definition.service.tagged_addresses = tagged_addresses;
     definition.service.locality = locality;
+    stands_for_something(&definition.service)?;
     Ok(definition)
+}
+
+/// A sidecar says for whom it stands. Whoever says so was refused already: what it says would not be kept.
+fn stands_for_something(service: &Service) -> Result<(), Fault> {
+    if &*service.kind != "connect-proxy" {
+        return Ok(());
+    }
+    let no_port = "\n\t* Port or SocketPath must be set for a connect-proxy";
+    let (count, no_port) = match service.port == 0 && service.socket_path.is_empty() {
+        true => ("2 errors", no_port),
+        false => ("1 error", ""),
+    };
+    let nobody = "\n\t* Proxy.DestinationServiceName must be non-empty for Connect proxy services";
+    Err(Fault::bad(format!("Validation failed: {count} occurred:{no_port}{nobody}\n\n")))
 }
 
 pub fn check(mut body: Object) -> Result<Definition, Fault> {
