@@ -110,7 +110,7 @@ _lictor() {{
     done
     case "$at" in
 {cases}    esac
-    _describe -o lictor next || _files
+    _describe lictor next || _files
 }}
 compdef _lictor lictor
 "#
@@ -121,7 +121,8 @@ fn fish() -> String {
     let mut script = String::from(
         "function __lictor_at
     set -l at (string join ' ' (string match -v -- '-*' (commandline -opc)[2..]))
-    test \"$at\" = \"$argv[1]\"; or string match -q -- \"$argv[1] *\" \"$at\"; and test -n \"$argv[2]\"
+    test \"$at\" = \"$argv[1]\"; and return 0
+    test -n \"$argv[2]\"; and string match -q -- \"$argv[1] *\" \"$at\"
 end
 ",
     );

@@ -1,7 +1,7 @@
 //! What commands print: lines, tables, JSON, and how far they are (`config-cli.md` §5.1).
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, IsTerminal, Write},
 };
 
@@ -136,39 +136,52 @@ pub struct Progress {
     told: u64,
     /// Told again after so many.
     step: u64,
-    seen: bool,
+    out: Option<Box<dyn Write + Send>>,
 }
 
 impl Progress {
     pub fn of_bytes(what: &'static str) -> Progress {
-        Progress { what, unit: "bytes", done: 0, told: 0, step: 1 << 20, seen: io::stderr().is_terminal() }
+        Progress::on(what, "bytes", 1 << 20, io::stderr().is_terminal())
     }
 
     /// Of a work that tells each step on standard output, so that it is wanted only where that goes elsewhere.
     pub fn of_lines(what: &'static str, unit: &'static str) -> Progress {
-        let seen = io::stderr().is_terminal() && !io::stdout().is_terminal();
-        Progress { what, unit, done: 0, told: 0, step: 50, seen }
+        Progress::on(what, unit, 50, io::stderr().is_terminal() && !io::stdout().is_terminal())
+    }
+
+    fn on(what: &'static str, unit: &'static str, step: u64, seen: bool) -> Progress {
+        let out = seen.then(|| Box::new(io::stderr()) as Box<dyn Write + Send>);
+        Progress { what, unit, done: 0, told: 0, step, out }
     }
 
     pub fn add(&mut self, more: u64) {
         self.done += more;
-        if self.seen && self.done - self.told >= self.step {
+        if self.done - self.told >= self.step {
             self.told = self.done;
-            let _unheard = write!(io::stderr(), "\r{}: {} {}", self.what, self.done, self.unit);
+            let (what, done, unit) = (self.what, self.done, self.unit);
+            self.write(format_args!("\r{what}: {done} {unit}"));
         }
+    }
+
+    fn write(&mut self, text: fmt::Arguments) {
+        let Some(out) = &mut self.out else { return };
+        // Where nobody sees it, nothing is lost.
+        let _unseen = out.write_fmt(text).and_then(|()| out.flush());
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.told > 0 {
-            let _unheard = write!(io::stderr(), "\r\x1b[K");
+            self.write(format_args!("\r\x1b[K"));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -185,5 +198,26 @@ mod tests {
         let nested = "{\n  \"b\": [\n    1.50,\n    {\n      \"a\": \"x\\\"{,:\"\n    },\n    null\n  ],\n  \"c\": {},\n  \"d\": []\n}";
         assert_eq!(reformat(json, Some("  ")), nested);
         assert_eq!(reformat(nested, None), r#"{"b":[1.50,{"a":"x\"{,:"},null],"c":{},"d":[]}"#);
+    }
+    #[test]
+    fn progress_is_told_now_and_then_and_taken_back() {
+        #[derive(Clone, Default)]
+        struct Seen(Arc<Mutex<Vec<u8>>>);
+        impl Write for Seen {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let seen = Seen::default();
+        let mut progress = Progress::on("Importing", "keys", 50, false);
+        progress.out = Some(Box::new(seen.clone()));
+        (0..120).for_each(|_| progress.add(1));
+        drop(progress);
+        let seen = String::from_utf8(seen.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(seen, "\rImporting: 50 keys\rImporting: 100 keys\r\x1b[K");
     }
 }

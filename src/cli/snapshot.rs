@@ -127,7 +127,10 @@ async fn restore(client: Client, line: Line) -> Outcome {
     let file = file(&line)?;
     let read = fs::read(file).map_err(|error| format!("open {file}: {}", reason(&error)));
     let body = read.doing("Error opening snapshot file")?;
-    let request = Request::put("/v1/snapshot").body(body).deadline(RESTORE_DEADLINE);
+    let request = Request::put("/v1/snapshot")
+        .body(body)
+        .deadline(RESTORE_DEADLINE)
+        .told(Progress::of_bytes("Sending"));
     client.ok(request).await.doing("Error restoring snapshot")?;
     say("Restored snapshot")
 }

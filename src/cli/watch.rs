@@ -155,11 +155,13 @@ async fn follow(client: &Client, line: &Line, thing: &Thing) -> Outcome {
 async fn look(client: &Client, thing: &Thing, index: u64) -> Result<(String, u64), Lost> {
     match thing {
         Thing::Key(key) => {
-            let (entry, answered) = kv::read_key(client, key, index, WAIT).await?;
-            Ok((json(&entry)?, answered))
+            let request = Request::get(kv::path(key)).newer_than(index, WAIT);
+            let (entries, answered) = kv::read(client, request).await?;
+            Ok((json(&entries.first())?, answered))
         }
         Thing::Prefix(prefix) => {
-            let (entries, answered) = kv::read_prefix(client, prefix, index, WAIT).await?;
+            let request = Request::get(kv::path(prefix)).with("recurse", "").newer_than(index, WAIT);
+            let (entries, answered) = kv::read(client, request).await?;
             Ok((json(&Some(entries).filter(|entries| !entries.is_empty()))?, answered))
         }
         Thing::Path(path, query) => {

@@ -2,14 +2,15 @@
 //! §5.1). A request has a deadline; a stream has one until it begins.
 
 mod place;
+mod request;
 
 use std::{cell::Cell, env, str::FromStr, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::{
-    Method, Response, Uri,
+    Response, Uri,
     body::Incoming,
     client::conn::http1::{SendRequest, handshake},
     header::{HOST, HeaderValue},
@@ -21,13 +22,17 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::timeout,
 };
-use url::form_urlencoded;
 
-use self::place::{Road, parse_address, switch, token};
+use self::{
+    place::{Road, parse_address, switch, token},
+    request::{Upload, escape},
+};
 use super::{
     Doing, Failure, Outcome,
     line::{Flag, Line},
 };
+
+pub use request::Request;
 
 /// Of every command that speaks to an agent.
 pub const AGENT: &[Flag] = &[
@@ -57,9 +62,6 @@ pub fn is_common(flag: &str) -> bool {
 /// A request is answered within this, where it does not say otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-/// For an answer to come, beyond the wait that was asked for: a server stretches that by a sixteenth.
-const WAIT_MARGIN: Duration = Duration::from_secs(20);
-
 pub struct Client {
     road: Road,
     /// As errors name it, with the path that everything lies below.
@@ -72,15 +74,7 @@ pub struct Client {
     common: Vec<(&'static str, String)>,
     of_reads: Vec<(&'static str, String)>,
     /// A connection that has answered everything it was asked.
-    idle: Cell<Option<SendRequest<Full<Bytes>>>>,
-}
-
-pub struct Request {
-    method: Method,
-    path: String,
-    query: Vec<(&'static str, String)>,
-    body: Bytes,
-    deadline: Duration,
+    idle: Cell<Option<SendRequest<Upload>>>,
 }
 
 pub struct Answer {
@@ -109,62 +103,6 @@ pub fn ask(line: Line, command: impl AsyncFnOnce(Client, Line) -> Outcome) -> Ou
     // A read of standard input may still hang.
     runtime.shutdown_background();
     outcome
-}
-
-impl Request {
-    pub fn get(path: impl Into<String>) -> Request {
-        Request::new(Method::GET, path.into())
-    }
-
-    pub fn put(path: impl Into<String>) -> Request {
-        Request::new(Method::PUT, path.into())
-    }
-
-    pub fn post(path: impl Into<String>) -> Request {
-        Request::new(Method::POST, path.into())
-    }
-
-    pub fn delete(path: impl Into<String>) -> Request {
-        Request::new(Method::DELETE, path.into())
-    }
-
-    fn new(method: Method, path: String) -> Request {
-        Request { method, path, query: Vec::new(), body: Bytes::new(), deadline: DEADLINE }
-    }
-
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Request {
-        self.query.push((name, value.into()));
-        self
-    }
-
-    /// Without the parameter where there is no value.
-    pub fn with_any<V: Into<String>>(
-        self,
-        name: &'static str,
-        values: impl IntoIterator<Item = V>,
-    ) -> Request {
-        values.into_iter().fold(self, |request, value| request.with(name, value))
-    }
-
-    pub fn body(mut self, body: impl Into<Bytes>) -> Request {
-        self.body = body.into();
-        self
-    }
-
-    pub fn deadline(mut self, deadline: Duration) -> Request {
-        self.deadline = deadline;
-        self
-    }
-
-    /// To be answered when there is something newer than `index`, or after `wait`; at once where `index` is 0.
-    pub fn newer_than(self, index: u64, wait: Duration) -> Request {
-        if index == 0 {
-            return self;
-        }
-        let deadline = wait + wait / 16 + WAIT_MARGIN;
-        let wait = format!("{}ms", wait.as_millis());
-        self.with("index", index.to_string()).with("wait", wait).deadline(deadline)
-    }
 }
 
 impl Answer {
@@ -288,8 +226,8 @@ impl Client {
         &self,
         request: &Request,
         uri: Uri,
-    ) -> Result<(Response<Incoming>, SendRequest<Full<Bytes>>), String> {
-        let mut message = hyper::Request::new(Full::new(request.body.clone()));
+    ) -> Result<(Response<Incoming>, SendRequest<Upload>), String> {
+        let mut message = hyper::Request::new(request.upload());
         *message.method_mut() = request.method.clone();
         *message.uri_mut() = uri;
         let headers = message.headers_mut();
@@ -313,32 +251,30 @@ impl Client {
         Ok((response, connection))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
-        let late = || "i/o timeout".to_string();
+    async fn connect(&self) -> Result<SendRequest<Upload>, String> {
+        let late = || Err(std::io::ErrorKind::TimedOut.into());
         match &self.road {
             Road::Tcp(host, port) => {
-                let name = host.trim_start_matches('[').trim_end_matches(']');
-                let connected = timeout(CONNECT_DEADLINE, TcpStream::connect((name, *port))).await;
-                let told = |reason| match host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
-                    true => format!("dial tcp {host}:{port}: {reason}"),
-                    false => format!("dial tcp: {host}:{port}: {reason}"),
-                };
-                let stream = connected.unwrap_or_else(|_| Err(std::io::Error::other(late())));
-                let stream = stream.map_err(|error| told(format!("connect: {}", reason(&error))))?;
+                let dialled = timeout(CONNECT_DEADLINE, dial(host, *port)).await;
+                let stream = dialled.map_err(|_| format!("dial tcp {host}:{port}: i/o timeout"))??;
                 let _slower = stream.set_nodelay(true);
                 speak(stream).await
             }
             Road::Unix(path) => {
                 let connected = timeout(CONNECT_DEADLINE, UnixStream::connect(path)).await;
-                let stream = connected.unwrap_or_else(|_| Err(std::io::Error::other(late())));
                 let told = |error| format!("dial unix {}: connect: {}", path.display(), reason(&error));
-                speak(stream.map_err(told)?).await
+                speak(connected.unwrap_or_else(|_| late()).map_err(told)?).await
             }
         }
     }
 
     fn uri(&self, request: &Request) -> Result<Uri, Lost> {
-        let target = format!("{}{}{}", self.prefix, escape(&request.path), self.query(request));
+        let target = format!(
+            "{}{}{}",
+            self.prefix,
+            escape(&request.path),
+            request.query(&self.common, &self.of_reads)
+        );
         Uri::from_str(&target).map_err(|error| Lost::Way(format!("{target:?} cannot be asked for: {error}")))
     }
 
@@ -346,21 +282,12 @@ impl Client {
     fn shown(&self, request: &Request) -> String {
         let method = request.method.as_str();
         let verb = [&method[..1], &method[1..].to_ascii_lowercase()].concat();
-        format!("{verb} \"{}{}{}\"", self.base, escape(&request.path), self.query(request))
-    }
-
-    fn query(&self, request: &Request) -> String {
-        let of_reads = self.of_reads.iter().filter(|_| request.method == Method::GET);
-        let mut pairs: Vec<_> = self.common.iter().chain(of_reads).chain(&request.query).collect();
-        if pairs.is_empty() {
-            return String::new();
-        }
-        pairs.sort_by_key(|(name, _)| *name);
-        let mut query = form_urlencoded::Serializer::for_suffix(String::from("?"), 1);
-        pairs.into_iter().for_each(|(name, value)| {
-            query.append_pair(name, value);
-        });
-        query.finish()
+        format!(
+            "{verb} \"{}{}{}\"",
+            self.base,
+            escape(&request.path),
+            request.query(&self.common, &self.of_reads)
+        )
     }
 }
 
@@ -371,7 +298,7 @@ pub struct Stream {
     body: Incoming,
     shown: String,
     /// The body ends with it.
-    _connection: SendRequest<Full<Bytes>>,
+    _connection: SendRequest<Upload>,
 }
 
 impl Stream {
@@ -391,7 +318,21 @@ impl Stream {
     }
 }
 
-async fn speak<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+/// The first address of a host that answers; else what the last one said.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, String> {
+    let name = host.trim_start_matches('[').trim_end_matches(']');
+    let unknown = |error| format!("dial tcp: lookup {name}: {}", reason(&error));
+    let mut last = format!("dial tcp: lookup {name}: no such host");
+    for addr in tokio::net::lookup_host((name, port)).await.map_err(unknown)? {
+        match TcpStream::connect(addr).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = format!("dial tcp {addr}: connect: {}", reason(&error)),
+        }
+    }
+    Err(last)
+}
+
+async fn speak<S>(stream: S) -> Result<SendRequest<Upload>, String>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -399,21 +340,6 @@ where
     // It ends with its sender, or with the command.
     tokio::spawn(connection);
     Ok(sender)
-}
-
-/// A path as it is sent: what has a meaning in a URL keeps it only as a slash.
-pub fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => escaped.push(char::from(byte)),
-            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => {
-                escaped.push(char::from(byte));
-            }
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 /// The innermost reason: the outer ones say less.
@@ -439,11 +365,6 @@ pub fn reason(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_keep_their_slashes_alone() {
-        assert_eq!(escape("/v1/kv/a b/%?#é+c"), "/v1/kv/a%20b/%25%3F%23%C3%A9+c");
-    }
 
     #[test]
     fn an_index_that_fell_is_begun_anew() {

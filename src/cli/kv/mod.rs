@@ -6,7 +6,6 @@ mod transfer;
 use std::{
     fs,
     io::{self, Read},
-    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -98,30 +97,8 @@ impl Entry {
     }
 }
 
-/// One key, and where to wait on from; whether it is there or not.
-pub async fn read_key(
-    client: &Client,
-    key: &str,
-    index: u64,
-    wait: Duration,
-) -> Result<(Option<Entry>, u64), Lost> {
-    let request = Request::get(path(key)).with("consistent", "").newer_than(index, wait);
-    let answer = client.send(request).await?;
-    match answer.code {
-        200 => Ok((answer.read::<Vec<Entry>>()?.into_iter().next(), answer.index)),
-        404 if answer.body.is_empty() => Ok((None, answer.index)),
-        code => Err(Lost::Code(code, answer.text())),
-    }
-}
-
-/// All keys with a prefix, in order.
-pub async fn read_prefix(
-    client: &Client,
-    prefix: &str,
-    index: u64,
-    wait: Duration,
-) -> Result<(Vec<Entry>, u64), Lost> {
-    let request = Request::get(path(prefix)).with("recurse", "").newer_than(index, wait);
+/// What a read of keys finds, nothing included; and where to wait on from.
+pub async fn read(client: &Client, request: Request) -> Result<(Vec<Entry>, u64), Lost> {
     let answer = client.send(request).await?;
     match answer.code {
         200 => Ok((answer.read()?, answer.index)),
@@ -150,9 +127,7 @@ async fn get(client: Client, line: Line) -> Outcome {
             .await;
     }
     if !recurse {
-        let found = client.find(Request::get(path(key))).await.doing(UNREACHED)?;
-        let entries: Vec<Entry> =
-            found.map(|answer| answer.read()).transpose().doing(UNREACHED)?.unwrap_or_default();
+        let (entries, _) = read(&client, Request::get(path(key))).await.doing(UNREACHED)?;
         let missing = || Failure::new(format!("Error! No key exists at: {key}"));
         let entry = entries.first().ok_or_else(missing)?;
         if line.is("detailed") {
@@ -160,9 +135,7 @@ async fn get(client: Client, line: Line) -> Outcome {
         }
         return put(&[value(entry, line.is("base64"))?, b"\n".to_vec()].concat());
     }
-    let found = client.find(Request::get(path(key)).with("recurse", "")).await.doing(UNREACHED)?;
-    let entries: Vec<Entry> =
-        found.map(|answer| answer.read()).transpose().doing(UNREACHED)?.unwrap_or_default();
+    let (entries, _) = read(&client, Request::get(path(key)).with("recurse", "")).await.doing(UNREACHED)?;
     for (at, entry) in entries.iter().enumerate() {
         if line.is("detailed") {
             let gap: &[u8] = if at == 0 { b"" } else { b"\n" };

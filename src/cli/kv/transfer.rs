@@ -1,12 +1,10 @@
 //! `lictor kv export` and `import`: keys as JSON, in the form that Consul's own commands write and read, so that they can
 //! be carried from one to the other.
 
-use std::time::Duration;
-
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, UNREACHED, path, read_data, read_prefix, spaced};
+use super::{Entry, UNREACHED, path, read, read_data, spaced};
 use crate::cli::{
     Doing, Failure, Outcome,
     client::{self, Client, Request},
@@ -46,7 +44,8 @@ async fn export(client: Client, line: Line) -> Outcome {
     line.at_most(1, "1")?;
     let prefix = line.rest.first().map_or("", String::as_str);
     let prefix = prefix.strip_prefix('/').unwrap_or(prefix);
-    let (entries, _) = read_prefix(&client, prefix, 0, Duration::ZERO).await.doing(UNREACHED)?;
+    let (entries, _) =
+        read(&client, Request::get(path(prefix)).with("recurse", "")).await.doing(UNREACHED)?;
     say(write(entries).doing("Error exporting")?)
 }
 

@@ -15,6 +15,7 @@ use super::{
     Doing, Failure, Outcome,
     child::{Child, Input, Interrupt},
     client::{self, Client, Lost, Request},
+    kv::{self, Entry},
     line::{Command, Flag, Line, Run},
     output::{complain, say},
 };
@@ -162,6 +163,16 @@ async fn hold(
             Err(Failure { code, text: String::new() })
         }
     }
+}
+
+/// Keys as they are now, or once they are newer than `index`: of who holds a lock only the last word counts.
+async fn read(
+    client: &Client,
+    request: Request,
+    index: u64,
+    wait: Duration,
+) -> Result<(Vec<Entry>, u64), Lost> {
+    kv::read(client, request.with("consistent", "").newer_than(index, wait)).await
 }
 
 impl Kind {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{PAUSE, Refusal, WAIT};
+use super::{PAUSE, Refusal, WAIT, read};
 use crate::cli::{
     client::{Client, Lost, Request},
-    kv::{path, read_key},
+    kv::{Entry, path},
 };
 
 /// What tells a key of this kind from others.
@@ -24,7 +24,7 @@ impl Mutex {
     pub async fn acquire(&self, client: &Client, session: &str) -> Result<(), Refusal> {
         let (mut index, mut wait) = (0, WAIT);
         loop {
-            let (entry, answered) = read_key(client, &self.key, index, wait).await?;
+            let (entry, answered) = self.read(client, index, wait).await?;
             match entry {
                 Some(entry) if entry.flags != FLAGS => {
                     return Err(Refusal::Foreign("Existing key does not match lock use".into()));
@@ -43,9 +43,14 @@ impl Mutex {
         }
     }
 
+    async fn read(&self, client: &Client, index: u64, wait: Duration) -> Result<(Option<Entry>, u64), Lost> {
+        let (entries, answered) = read(client, Request::get(path(&self.key)), index, wait).await?;
+        Ok((entries.into_iter().next(), answered))
+    }
+
     /// Whether it is ours, as soon as that may have changed.
     pub async fn look(&self, client: &Client, session: &str, index: u64) -> Result<(bool, u64), Lost> {
-        let (entry, answered) = read_key(client, &self.key, index, WAIT).await?;
+        let (entry, answered) = self.read(client, index, WAIT).await?;
         Ok((entry.is_some_and(|entry| entry.session == session), answered))
     }
 
@@ -55,7 +60,7 @@ impl Mutex {
     }
 
     pub async fn clean_up(&self, client: &Client) -> Result<bool, Refusal> {
-        let (entry, _) = read_key(client, &self.key, 0, Duration::ZERO).await?;
+        let (entry, _) = self.read(client, 0, Duration::ZERO).await?;
         match entry {
             None => Ok(true),
             Some(entry) if entry.flags != FLAGS || !entry.session.is_empty() => Ok(false),

@@ -7,10 +7,10 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::{Refusal, WAIT};
+use super::{Refusal, WAIT, read};
 use crate::cli::{
     client::{Client, Lost, Request},
-    kv::{Entry, path, read_prefix},
+    kv::{Entry, path},
 };
 
 /// What tells keys of this kind from others.
@@ -53,7 +53,7 @@ impl Semaphore {
         }
         let mut index = 0;
         loop {
-            let (entries, answered) = read_prefix(client, &self.prefix, index, WAIT).await?;
+            let (entries, answered) = self.read(client, index, WAIT).await?;
             let mut seen = self.seen(&entries)?;
             if seen.list.holders.contains_key(session) {
                 return Ok(());
@@ -72,14 +72,14 @@ impl Semaphore {
 
     /// Whether we are one of the holders, as soon as that may have changed.
     pub async fn look(&self, client: &Client, session: &str, index: u64) -> Result<(bool, u64), Lost> {
-        let (entries, answered) = read_prefix(client, &self.prefix, index, WAIT).await?;
+        let (entries, answered) = self.read(client, index, WAIT).await?;
         let seen = self.seen(&entries);
         Ok((seen.is_ok_and(|seen| seen.list.holders.contains_key(session)), answered))
     }
 
     pub async fn release(&self, client: &Client, session: &str) -> Result<(), Lost> {
         loop {
-            let (entries, _) = read_prefix(client, &self.prefix, 0, Duration::ZERO).await?;
+            let (entries, _) = self.read(client, 0, Duration::ZERO).await?;
             let Ok(mut seen) = self.seen(&entries) else { break };
             if seen.list.holders.remove(session).is_none() || self.write(client, &seen).await? {
                 break;
@@ -89,7 +89,7 @@ impl Semaphore {
     }
 
     pub async fn clean_up(&self, client: &Client) -> Result<bool, Refusal> {
-        let (entries, _) = read_prefix(client, &self.prefix, 0, Duration::ZERO).await?;
+        let (entries, _) = self.read(client, 0, Duration::ZERO).await?;
         if !entries.iter().any(|entry| entry.key == self.key) {
             return Ok(true);
         }
@@ -101,6 +101,11 @@ impl Semaphore {
             }
             _ => Ok(false),
         }
+    }
+
+    /// Everything below the prefix.
+    async fn read(&self, client: &Client, index: u64, wait: Duration) -> Result<(Vec<Entry>, u64), Lost> {
+        read(client, Request::get(path(&self.prefix)).with("recurse", ""), index, wait).await
     }
 
     async fn write(&self, client: &Client, seen: &Seen) -> Result<bool, Lost> {
