@@ -6,7 +6,9 @@
 //!    ├───── services ─> Group { chunks of instances, in order of (node, service id) }
 //!    ├──── residents ─> nodes and services, by the addresses they have of their own
 //!    ├─────────── kv ─> entries by key, what is left of deleted ones, keys that nobody may lock for a while
-//!    └───── sessions ─> who may hold locks, vouched for by a node and its checks
+//!    ├───── sessions ─> who may hold locks, vouched for by a node and its checks
+//!    ├── coordinates ─> where nodes are, told by the round trips between them
+//!    └────── queries ─> questions for a service that are asked by name
 //! Instance = a service on a node, joined with that node and every check that speaks for it
 //! ```
 //!

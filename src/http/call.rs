@@ -215,7 +215,7 @@ impl Call {
     /// where the asker does.
     pub fn near(&self, catalog: &Catalog) -> Option<String> {
         match self.query.get("near")? {
-            "_agent" => Some(self.api.agent.about().node.to_string()),
+            "_agent" => Some(self.api.agent.node().to_string()),
             "_ip" => catalog.node_at(self.source?).map(String::from),
             node => Some(node.into()),
         }

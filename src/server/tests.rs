@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     catalog::{
-        Catalog, Check, Command, Health, Map, Node, Register, Restore, Service, Status, Target, Topic,
+        Catalog, Check, Command, Health, Map, Node, Register, Restore, Service, Status, Target, Topic, Woken,
     },
     raft,
 };
@@ -165,10 +165,12 @@ async fn what_is_restored_is_all_there_is() {
             changed.await;
         }
     };
+    let waiting = raft.subscribe(vec![Topic::Node("nobody".into())]);
     let (restored, returned) =
         tokio::join!(restore(&raft, &archive), tokio::time::timeout(Duration::from_secs(30), returned));
     restored.unwrap();
     returned.expect("what a server says of itself comes back");
+    assert_eq!(waiting.await, Woken::ByReplacement, "whoever waits is told");
     let catalog = raft.catalog();
     catalog.assert_consistent();
     assert!(!catalog.is_restoring() && catalog.service("consul").is_some());

@@ -1,10 +1,14 @@
 //! Archives: what is whole is read, and nothing else is.
 
-use std::io::Write;
+use std::{fs, io::Write, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
 
 use super::*;
+use crate::catalog::{
+    Autopilot, Coordinate, KvVerb, KvWrite, NodeCoordinate, Query, QueryWrite, ServiceQuery, Session,
+    SessionWrite, SetAutopilot, Template,
+};
 
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -101,4 +105,65 @@ fn an_archive_tells_what_it_holds() {
     assert_eq!(counts, ["Nodes 2", "Services 2", "Checks 1", "Indexes 2"]);
     assert!(summary.bytes > summary.tables.iter().map(|table| table.bytes).sum::<u64>());
     assert!(inspect_archive(&archive()[..100]).is_err());
+}
+
+/// One of each row there is.
+fn one_of_each() -> Catalog {
+    let mut catalog = catalog();
+    let service =
+        |at: usize| Service { id: format!("s{at:02}").into(), name: "many".into(), ..Service::default() };
+    let many = (0..70).map(|at| {
+        Command::Register(Box::new(Register { service: Some(service(at)), ..registration("cedar") }))
+    });
+    let id = uuid::Uuid::from_u128;
+    let session = Session { id: id(1), node: "ash".into(), ttl: "10s".into(), ..Session::default() };
+    let kv = |verb, key: &str| Command::Kv(KvWrite { verb, key: key.into(), value: "v".into(), flags: 7 });
+    let place = NodeCoordinate { node: "ash".into(), segment: "".into(), coordinate: Coordinate::origin() };
+    let wanted =
+        ServiceQuery { service: "${name.suffix}".into(), near: "_agent".into(), ..ServiceQuery::default() };
+    let template = Template { kind: "name_prefix_match".into(), ..Template::default() };
+    let query = Query {
+        id: id(2),
+        name: "q-".into(),
+        session: Some(id(1)),
+        template,
+        service: wanted,
+        ..Query::default()
+    };
+    let autopilot = Autopilot { min_quorum: 3, ..Autopilot::default() };
+    let beside = [
+        Command::Session(SessionWrite::Create(session.into())),
+        kv(KvVerb::Set, "gone"),
+        kv(KvVerb::Lock(id(1)), "held"),
+        kv(KvVerb::Delete, "gone"),
+        Command::Coordinates(vec![place]),
+        Command::Query(QueryWrite::Create(query.into())),
+        Command::Autopilot(SetAutopilot { autopilot, cas: None }),
+    ];
+    for command in many.chain(beside) {
+        catalog.apply(command).0.unwrap();
+    }
+    catalog
+}
+
+/// What was kept today is read for ever. This writes it where nothing is kept.
+#[test]
+fn an_archive_of_a_released_version_is_read() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/v2/archive");
+    if !kept.exists() {
+        let mut bytes = Vec::new();
+        write_archive(&mut bytes, &head(), &one_of_each()).unwrap();
+        fs::write(&kept, bytes).unwrap();
+        panic!("tests/formats/v2/archive was missing and is written now: look at it, and keep it");
+    }
+    let (own, read) = read_archive(fs::File::open(&kept).unwrap(), BYTES_MAX).unwrap();
+    read.assert_consistent();
+    assert_eq!((own, rows(&read)), (head(), rows(&one_of_each())));
+    let summary = inspect_archive(fs::File::open(&kept).unwrap()).unwrap();
+    let counts: Vec<String> =
+        summary.tables.iter().map(|table| format!("{} {}", table.name, table.rows)).collect();
+    assert_eq!(
+        counts.join(", "),
+        "Nodes 3, Services 72, Checks 1, KVS 1, Tombstones 1, Sessions 1, LockDelays 0, Coordinates 1, PreparedQueries 1, Autopilot 1, Indexes 3"
+    );
 }
