@@ -1,4 +1,4 @@
-//! Bodies of registrations as nobody should send them: mutations of `tests/corpus/bodies/` for `LICTOR_FUZZ_SECS`
+//! Bodies of registrations, sessions and transactions as nobody should send them: mutations of `tests/corpus/bodies/` for `LICTOR_FUZZ_SECS`
 //! seconds (1 unless set) from the seed `LICTOR_FUZZ_SEED`. Each is put to every route that takes one: it is refused with
 //! a 4xx or 5xx and a text, or becomes something valid. A catalog takes what the catalog's routes make of it.
 
@@ -16,9 +16,9 @@ use std::{
 use fastrand::Rng;
 use serde_json::Value;
 
-use super::{coordinate, definition, operator, query, register};
+use super::{coordinate, definition, operator, query, register, session, txn};
 use crate::{
-    catalog::{Catalog, Command, Coordinate, QueryWrite, Source, Text},
+    catalog::{Catalog, Command, Coordinate, QueryWrite, SessionWrite, Source, Text},
     check::{Definition, ServiceDefinition},
     http::{
         json::Object,
@@ -50,6 +50,9 @@ const WORDS: &[&str] = &[
     "\"Service\":{\"Service\":\"a\"}",
     "\"CheckID\":\"c\",",
     "\"Node\":\"oak\",",
+    "{\"KV\":{\"Verb\":\"set\",\"Key\":\"a\"}},",
+    "\"lock\"",
+    "\"NodeChecks\":[],",
     "\"consul-x\":\"1\"",
     "${match(1)}",
     "${",
@@ -66,7 +69,7 @@ fn mutated_bodies_are_refused_or_become_something_valid() {
     let mut tally = Tally::default();
     corpus.iter().for_each(|body| tally.put(body));
     assert!(tally.services > 0 && tally.checks > 0 && tally.commands > 0, "the corpus is taken: {tally:?}");
-    let beside = [tally.queries, tally.coordinates, tally.autopilots];
+    let beside = [tally.queries, tally.coordinates, tally.autopilots, tally.transactions];
     assert!(beside.iter().all(|count| *count > 0), "the corpus is taken: {tally:?}");
     let end = Instant::now() + Duration::from_secs(number("LICTOR_FUZZ_SECS").unwrap_or(1));
     while Instant::now() < end || tally.bodies < 1000 {
@@ -83,6 +86,7 @@ struct Tally {
     services: u64,
     checks: u64,
     commands: u64,
+    transactions: u64,
     applied: u64,
     queries: u64,
     coordinates: u64,
@@ -127,6 +131,14 @@ impl Tally {
         let autopilot =
             taken(parsed().and_then(|body| operator::decode_autopilot(body).map_err(Fault::from)));
         self.autopilots += u64::from(autopilot.is_some());
+        let session = taken(parsed().and_then(|body| session::decode(body, &"oak".into())));
+        let create = session.map(|session| Command::Session(SessionWrite::Create(Box::new(session))));
+        let ops = taken(txn::operations(body, &own).map_err(Fault::from)).map(Command::Txn);
+        self.transactions += u64::from(ops.is_some());
+        for command in create.into_iter().chain(ops) {
+            self.applied += u64::from(catalog.apply(command).0.is_ok());
+            catalog.assert_consistent();
+        }
     }
 }
 

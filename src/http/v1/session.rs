@@ -83,7 +83,7 @@ async fn create(call: Call) -> Outcome {
 }
 
 /// What is not known is not looked at, here alone.
-fn decode(mut body: Object, own_node: &Text) -> Result<Session, Fault> {
+pub fn decode(mut body: Object, own_node: &Text) -> Result<Session, Fault> {
     let checks = list_of(&mut body, "Checks")?;
     // A list of the old kind comes beside the node's health, unless it is an empty one.
     let by_default = match &checks {

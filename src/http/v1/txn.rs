@@ -34,10 +34,7 @@ async fn txn(call: Call) -> Outcome {
     let consistency = call.consistency()?;
     call.own_datacenter()?;
     let malformed = |malformed: Malformed| Fault::bad(format!("Failed to parse body: {malformed}"));
-    let bodies = Object::parse_list(&call.body).map_err(malformed)?;
-    let own = call.api.agent.datacenter();
-    let ops = bodies.into_iter().filter_map(|body| decode(body, own).transpose());
-    let ops = ops.collect::<Result<Vec<Op>, Malformed>>().map_err(malformed)?;
+    let ops = operations(&call.body, call.api.agent.datacenter()).map_err(malformed)?;
     within(&ops, call.api.settings.load().limits.kv_value_bytes_max)?;
     if ops.iter().all(Op::is_read) && !ops.is_empty() {
         return look(&call, ops, consistency);
@@ -53,6 +50,11 @@ async fn txn(call: Call) -> Outcome {
         Err(Refusal::Txn(faults)) => Ok(refusal(|json| write_faults(json, &faults))),
         Err(other) => Err(other.into()),
     }
+}
+
+/// From a body, on an agent of this datacenter.
+pub fn operations(body: &[u8], own: &Text) -> Result<Vec<Op>, Malformed> {
+    Object::parse_list(body)?.into_iter().filter_map(|body| decode(body, own).transpose()).collect()
 }
 
 /// Says how fresh it is, in the body and in headers.
