@@ -14,7 +14,7 @@ use super::{
     wire::{Ede, NAME_BYTES_MAX, Rcode, kind, name_of},
     zones::StaticZones,
 };
-use crate::catalog::{Catalog, Group, Health, Home, Instance, NoQuery, Node, Source, fold};
+use crate::catalog::{Catalog, Group, Health, Home, Instance, Node};
 
 /// An answer, not yet cut to size.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,7 +108,6 @@ pub struct Asked<'a> {
 const NEGATIVE_TTL_SECS: u32 = 5;
 /// Name servers told of, of all that are healthy.
 const NAME_SERVERS_MAX: usize = 3;
-const TEMPLATE_BY_ID: Ede = Ede { code: 0, text: "a template is asked for by a name, not by its id" };
 const NONE_READY: Ede = Ede { code: 0, text: "instances exist, none is healthy" };
 
 impl Asked<'_> {
@@ -163,33 +162,7 @@ impl Asked<'_> {
         self.of_instances(&ready, self.service_ttl_secs(group))
     }
 
-    /// What a prepared query finds, in the order in which it does (`dns.md` §20).
-    fn query(&self, part: &Part, random: &mut fastrand::Rng) -> Answer {
-        let query = match self.catalog.find_query(&self.text(part)) {
-            Ok(query) => query,
-            Err(NoQuery::Unknown) => return self.no_such_name(),
-            Err(NoQuery::TemplateById) => {
-                return Answer {
-                    rcode: Some(Rcode::ServFail),
-                    ede: Some(TEMPLATE_BY_ID),
-                    ..Answer::default()
-                };
-            }
-        };
-        let source = Source { agent: &self.settings.node, ip: self.source, near: "" };
-        let found = self.catalog.execute(&query, &source, random);
-        if found.instances.is_empty() {
-            return self.none_ready(found.has_others);
-        }
-        let mut ready: Vec<&Instance> = found.instances.iter().map(|instance| &**instance).collect();
-        if !found.is_by_distance {
-            draw_order(&mut ready, random);
-        }
-        let usual = || secs(self.settings.service_ttl.of(&fold(&query.service.service)));
-        self.of_instances(&ready, query.ttl_secs.unwrap_or_else(usual))
-    }
-
-    fn of_instances(&self, ready: &[&Instance], ttl_secs: u32) -> Answer {
+    pub(super) fn of_instances(&self, ready: &[&Instance], ttl_secs: u32) -> Answer {
         let items = match self.qtype {
             kind::SRV => self.targets(ready, ttl_secs),
             _ => self.addresses(ready, ttl_secs),
@@ -462,7 +435,7 @@ impl Asked<'_> {
         &self.name.asked[..self.name.asked.len() - 1]
     }
 
-    fn text(&self, part: &Part) -> String {
+    pub(super) fn text(&self, part: &Part) -> String {
         let mut text = String::new();
         self.name.write_text(part, &mut text);
         text
@@ -470,7 +443,7 @@ impl Asked<'_> {
 }
 
 /// Whoever stands first is told of first, and perhaps alone: a fair order, by weight where weights differ.
-fn draw_order(ready: &mut Vec<&Instance>, random: &mut fastrand::Rng) {
+pub(super) fn draw_order(ready: &mut Vec<&Instance>, random: &mut fastrand::Rng) {
     let weight = |instance: &Instance| address::weight(instance.service.weights, instance.health);
     if ready.windows(2).all(|pair| weight(pair[0]) == weight(pair[1])) {
         return random.shuffle(ready);

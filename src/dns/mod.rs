@@ -15,6 +15,7 @@ mod from_zone;
 mod listen;
 mod name;
 mod pack;
+mod prepared;
 mod recursion;
 mod reply;
 mod reverse;

@@ -7,8 +7,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::agent::Member;
 use crate::catalog::{
-    Check, Entry, Failover, FailoverTarget, Instance, Locality, Map, Node, NodeCoordinate, Query, Service,
-    ServiceAddress, ServiceQuery, Session, Text, Weights,
+    Check, Entry, Instance, Locality, Map, Node, Service, ServiceAddress, Session, Text, Weights,
 };
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
@@ -281,65 +280,6 @@ fn tags(json: &mut Json, tags: &[Text], empty: Empty) {
     }
 }
 
-/// PreparedQuery: a definition, with what nobody gave as `null`.
-pub fn query(json: &mut Json, query: &Query) {
-    json.object(|json| {
-        json.key("ID").text(&query.id.to_string());
-        json.key("Name").text(&query.name);
-        json.key("Session").text(&query.session.map(|session| session.to_string()).unwrap_or_default());
-        json.key("Token").text(&query.token);
-        json.key("Template").object(|json| {
-            json.key("Type").text(&query.template.kind);
-            json.key("Regexp").text(&query.template.regexp);
-            json.key("RemoveEmptyTags").flag(query.template.remove_empty_tags);
-        });
-        service_query(json.key("Service"), &query.service);
-        json.key("DNS").object(|json| json.key("TTL").text(&query.ttl));
-        indexes(json, query.created, query.modified);
-    });
-}
-
-fn service_query(json: &mut Json, wanted: &ServiceQuery) {
-    let Failover { nearest, datacenters, targets } = &wanted.failover;
-    json.object(|json| {
-        json.key("Service").text(&wanted.service);
-        json.key("SamenessGroup").text("");
-        json.key("Failover").object(|json| {
-            json.key("NearestN").number(*nearest);
-            texts_or_null(json.key("Datacenters"), datacenters.as_deref());
-            json.key("Targets");
-            match targets {
-                None => json.null(),
-                Some(targets) => json.list(|json| {
-                    for FailoverTarget { peer, datacenter } in targets.iter() {
-                        json.object(|json| {
-                            json.key("Peer").text(peer);
-                            json.key("Datacenter").text(datacenter);
-                        });
-                    }
-                }),
-            }
-        });
-        json.key("OnlyPassing").flag(wanted.only_passing);
-        texts_or_null(json.key("IgnoreCheckIDs"), wanted.ignore_checks.as_deref());
-        json.key("Near").text(&wanted.near);
-        texts_or_null(json.key("Tags"), wanted.tags.as_deref());
-        json.key("NodeMeta");
-        map_or_null(json, &wanted.node_meta);
-        json.key("ServiceMeta");
-        map_or_null(json, &wanted.service_meta);
-        json.key("Connect").flag(wanted.connect);
-        json.key("Peer").text(&wanted.peer);
-    });
-}
-
-fn texts_or_null(json: &mut Json, texts: Option<&[Text]>) {
-    match texts {
-        None => json.null(),
-        Some(texts) => json.texts(texts),
-    }
-}
-
 /// Member: an agent, as others see it.
 pub fn member(json: &mut Json, member: &Member) {
     json.object(|json| {
@@ -356,19 +296,6 @@ pub fn member(json: &mut Json, member: &Member) {
 
 pub fn pairs(json: &mut Json, pairs: &[(Text, Text)]) {
     json.object(|json| pairs.iter().for_each(|(key, value)| json.key(key).text(value)));
-}
-
-pub fn coordinate(json: &mut Json, NodeCoordinate { node, segment, coordinate }: &NodeCoordinate) {
-    json.object(|json| {
-        json.key("Node").text(node);
-        json.key("Segment").text(segment);
-        json.key("Coord").object(|json| {
-            json.key("Vec").list(|json| coordinate.vec.iter().for_each(|part| json.float(*part)));
-            json.key("Error").float(coordinate.error);
-            json.key("Adjustment").float(coordinate.adjustment);
-            json.key("Height").float(coordinate.height);
-        });
-    });
 }
 
 /// What a read says of itself within its body, where it does.
@@ -496,7 +423,7 @@ fn node_head(json: &mut Json, node: &Node) {
     map_or_null(json, &node.tagged_addresses);
 }
 
-fn indexes(json: &mut Json, created: u64, modified: u64) {
+pub fn indexes(json: &mut Json, created: u64, modified: u64) {
     json.key("CreateIndex").number(created);
     json.key("ModifyIndex").number(modified);
 }
@@ -506,7 +433,7 @@ fn map(json: &mut Json, map: Option<&Map<Text>>) {
     json.object(|json| pairs.for_each(|(key, value)| json.key(key).text(value)));
 }
 
-fn map_or_null(json: &mut Json, given: &Option<Map<Text>>) {
+pub fn map_or_null(json: &mut Json, given: &Option<Map<Text>>) {
     match given {
         None => json.null(),
         given => map(json, given.as_ref()),

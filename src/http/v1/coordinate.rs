@@ -9,7 +9,7 @@ use crate::{
     http::{
         agent::ServerStatus,
         call::{Call, is_own_datacenter},
-        encode,
+        encode::Json,
         json::{Malformed, Object},
         read::Scope,
         reply::{Body, Fault, Outcome, Reply},
@@ -70,7 +70,7 @@ async fn datacenters(call: Call) -> Outcome {
                 json.key("Datacenter").text(own);
                 json.key("AreaID").text("wan");
                 json.key("Coordinates").list(|json| {
-                    servers.into_iter().for_each(|server| encode::coordinate(json, &place(server)));
+                    servers.into_iter().for_each(|server| write(json, &place(server)));
                 });
             });
         });
@@ -81,7 +81,7 @@ async fn nodes(call: Call) -> Outcome {
     enabled(&call)?;
     call.read(Scope::Coordinates, |catalog, json| {
         let wanted = catalog.coordinates().filter(|one| is_of_segment(&call, one));
-        json.list(|json| wanted.for_each(|one| encode::coordinate(json, one)));
+        json.list(|json| wanted.for_each(|one| write(json, one)));
     })
     .await
 }
@@ -96,7 +96,7 @@ async fn node(call: Call) -> Outcome {
             json.list(|json| {
                 for one in catalog.coordinates_of(&key).filter(|one| is_of_segment(&call, one)) {
                     is_known = true;
-                    encode::coordinate(json, one);
+                    write(json, one);
                 }
             });
         })
@@ -135,4 +135,17 @@ pub fn decode(mut body: Object) -> Result<(String, NodeCoordinate), Malformed> {
     body.enterprise();
     body.finish()?;
     Ok((datacenter, NodeCoordinate { node, segment, coordinate }))
+}
+
+fn write(json: &mut Json, NodeCoordinate { node, segment, coordinate }: &NodeCoordinate) {
+    json.object(|json| {
+        json.key("Node").text(node);
+        json.key("Segment").text(segment);
+        json.key("Coord").object(|json| {
+            json.key("Vec").list(|json| coordinate.vec.iter().for_each(|part| json.float(*part)));
+            json.key("Error").float(coordinate.error);
+            json.key("Adjustment").float(coordinate.adjustment);
+            json.key("Height").float(coordinate.height);
+        });
+    });
 }

@@ -47,7 +47,7 @@ async fn all(call: Call) -> Outcome {
         return create(call).await;
     }
     call.read(Scope::Queries, |catalog, json| {
-        json.list(|json| catalog.queries().for_each(|query| encode::query(json, query)));
+        json.list(|json| catalog.queries().for_each(|query| write(json, query)));
     })
     .await
 }
@@ -87,7 +87,7 @@ async fn read(call: Call) -> Outcome {
         .read(Scope::Query(id), |catalog, json| {
             let query = catalog.query(id);
             is_there = query.is_some();
-            json.list(|json| query.into_iter().for_each(|query| encode::query(json, query)));
+            json.list(|json| query.into_iter().for_each(|query| write(json, query)));
         })
         .await?;
     Ok(if is_there { reply } else { not_found(&call) })
@@ -275,6 +275,65 @@ fn ttl_secs(ttl: &str) -> Result<Option<u32>, String> {
     Ok(Some(u32::try_from(nanos / 1_000_000_000).unwrap_or(u32::MAX)))
 }
 
+/// PreparedQuery: a definition, with what nobody gave as `null`.
+fn write(json: &mut Json, query: &Query) {
+    json.object(|json| {
+        json.key("ID").text(&query.id.to_string());
+        json.key("Name").text(&query.name);
+        json.key("Session").text(&query.session.map(|session| session.to_string()).unwrap_or_default());
+        json.key("Token").text(&query.token);
+        json.key("Template").object(|json| {
+            json.key("Type").text(&query.template.kind);
+            json.key("Regexp").text(&query.template.regexp);
+            json.key("RemoveEmptyTags").flag(query.template.remove_empty_tags);
+        });
+        write_service(json.key("Service"), &query.service);
+        json.key("DNS").object(|json| json.key("TTL").text(&query.ttl));
+        encode::indexes(json, query.created, query.modified);
+    });
+}
+
+fn write_service(json: &mut Json, wanted: &ServiceQuery) {
+    let Failover { nearest, datacenters, targets } = &wanted.failover;
+    json.object(|json| {
+        json.key("Service").text(&wanted.service);
+        json.key("SamenessGroup").text("");
+        json.key("Failover").object(|json| {
+            json.key("NearestN").number(*nearest);
+            texts_or_null(json.key("Datacenters"), datacenters.as_deref());
+            json.key("Targets");
+            match targets {
+                None => json.null(),
+                Some(targets) => json.list(|json| {
+                    for FailoverTarget { peer, datacenter } in targets.iter() {
+                        json.object(|json| {
+                            json.key("Peer").text(peer);
+                            json.key("Datacenter").text(datacenter);
+                        });
+                    }
+                }),
+            }
+        });
+        json.key("OnlyPassing").flag(wanted.only_passing);
+        texts_or_null(json.key("IgnoreCheckIDs"), wanted.ignore_checks.as_deref());
+        json.key("Near").text(&wanted.near);
+        texts_or_null(json.key("Tags"), wanted.tags.as_deref());
+        json.key("NodeMeta");
+        encode::map_or_null(json, &wanted.node_meta);
+        json.key("ServiceMeta");
+        encode::map_or_null(json, &wanted.service_meta);
+        json.key("Connect").flag(wanted.connect);
+        json.key("Peer").text(&wanted.peer);
+    });
+}
+
+fn texts_or_null(json: &mut Json, texts: Option<&[Text]>) {
+    match texts {
+        None => json.null(),
+        Some(texts) => json.texts(texts),
+    }
+}
+
 /// What a name asks for; or the answer that there is nothing.
 fn found(call: &Call, catalog: &Catalog, asked: &str) -> Result<Result<Arc<Query>, Reply>, Fault> {
     match catalog.find_query(asked) {
@@ -323,7 +382,7 @@ fn execute(call: &Call, asked: &str) -> Outcome {
 fn explain(call: &Call, asked: &str) -> Outcome {
     let catalog = call.current()?;
     match found(call, &catalog, asked)? {
-        Ok(query) => answer(call, |json| encode::query(json.key("Query"), &query)),
+        Ok(query) => answer(call, |json| write(json.key("Query"), &query)),
         Err(reply) => Ok(reply),
     }
 }
