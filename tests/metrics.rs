@@ -47,6 +47,8 @@ fn every_question_is_counted_once() {
         });
         of_queries.collect()
     };
+    let prepared = r#"{"Name":"best","Service":{"Service":"web"}}"#;
+    assert_eq!(agent.request("POST", "/v1/query", prepared).0, 200);
     let before = prometheus(&agent);
     let (dns, here) = (agent.dns(), agent.address);
     let reverse = here.octets().map(|octet| octet.to_string());
@@ -55,6 +57,7 @@ fn every_question_is_counted_once() {
         ("web.service.consul.", RecordType::A, 5),
         ("_web._tcp.service.consul.", RecordType::SRV, 2),
         ("nosuch.service.consul.", RecordType::AAAA, 3),
+        ("best.query.consul.", RecordType::A, 2),
         ("test-1.node.consul.", RecordType::TXT, 1),
         ("0a010203.addr.consul.", RecordType::A, 1),
         ("consul.", RecordType::SOA, 1),
@@ -82,6 +85,7 @@ fn every_question_is_counted_once() {
         (r#""service","SRV","NOERROR""#, udp, 2.0),
         (r#""service","SRV","NOERROR""#, "tcp", 2.0),
         (r#""service","AAAA","NXDOMAIN""#, udp, 3.0),
+        (r#""query","A","NOERROR""#, udp, 2.0),
         (r#""node","TXT","NOERROR""#, udp, 1.0),
         (r#""addr","A","NOERROR""#, udp, 1.0),
         (r#""zone","SOA","NOERROR""#, udp, 1.0),
@@ -96,7 +100,7 @@ fn every_question_is_counted_once() {
     assert_eq!(counted, expected);
     let rose = |name: &str| after[name] - before[name];
     assert_eq!(rose("lictor_dns_silent_total"), 1.0);
-    assert_eq!(rose(r#"consul_dns_domain_query_count{node="test-1"}"#), 16.0);
+    assert_eq!(rose(r#"consul_dns_domain_query_count{node="test-1"}"#), 18.0);
     assert!(rose(r#"consul_dns_domain_query_sum{node="test-1"}"#) > 0.0);
     assert_eq!(rose(r#"consul_dns_ptr_query_count{node="test-1"}"#), 2.0);
 }

@@ -328,7 +328,8 @@ impl Responder {
 
 fn form_of(lookup: &Lookup) -> Form {
     match lookup {
-        Lookup::Service { .. } | Lookup::Services { .. } | Lookup::Query(_) => Form::Service,
+        Lookup::Service { .. } | Lookup::Services { .. } => Form::Service,
+        Lookup::Query(_) => Form::Query,
         Lookup::Node(_) => Form::Node,
         Lookup::Address(_) => Form::Address,
         Lookup::Apex | Lookup::Servers => Form::Zone,

@@ -15,6 +15,8 @@ use crate::count::{Counter, Measured, Spread, nanos};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Service,
+    /// A prepared query.
+    Query,
     Node,
     Address,
     /// The zone itself, and its servers.
@@ -41,8 +43,9 @@ pub enum Road {
 }
 
 impl Form {
-    pub const ALL: [Form; 10] = [
+    pub const ALL: [Form; 11] = [
         Form::Service,
+        Form::Query,
         Form::Node,
         Form::Address,
         Form::Zone,
@@ -57,6 +60,7 @@ impl Form {
     pub fn word(self) -> &'static str {
         match self {
             Form::Service => "service",
+            Form::Query => "query",
             Form::Node => "node",
             Form::Address => "addr",
             Form::Zone => "zone",
@@ -71,7 +75,7 @@ impl Form {
 
     /// Whether the name lies in the catalog's zones.
     pub fn is_of_domain(self) -> bool {
-        matches!(self, Form::Service | Form::Node | Form::Address | Form::Zone | Form::Other)
+        matches!(self, Form::Service | Form::Query | Form::Node | Form::Address | Form::Zone | Form::Other)
     }
 }
 
