@@ -237,6 +237,18 @@ fn what_is_registered_over_http_is_there_when_it_is_answered() {
 
 /// Nothing differs, so nothing is proposed: the index stays.
 #[test]
+fn without_dns_or_http_an_agent_goes_on() {
+    let agent = Agent::start(&["-dev", "-dns-port=-1"]);
+    assert_eq!(agent.request("GET", "/v1/status/leader", "").0, 200);
+    agent.signal("INT");
+    agent.wait_for_log("Caught");
+    let agent = Agent::start(&["-dev", "-http-port=-1"]);
+    agent.wait_for_answers("consul.service.consul", RecordType::A, &[&format!("A {}", agent.address)]);
+    agent.signal("INT");
+    agent.wait_for_log("Caught");
+}
+
+#[test]
 fn a_quiet_agent_writes_nothing() {
     let agent = Agent::start_with(&["-dev"], &[("web.hcl", "service { name = \"web\" }")]);
     agent.wait_for_answers("web.service.consul.", RecordType::A, &[&format!("A {}", agent.address)]);

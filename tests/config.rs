@@ -172,6 +172,7 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         ),
         format!("dns on {:?}", config.dns_addrs),
         format!("http on {:?}", config.http_addrs),
+        format!("http sockets {:?}", config.http_sockets),
         format!("http {:?}", config.http),
         format!("telemetry {:?}", config.telemetry),
         format!("scripts {:?}", config.scripts),

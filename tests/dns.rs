@@ -35,8 +35,8 @@ use lictor::{
         Register, Service, ServiceAddress, Target, Text, Weights,
     },
     dns::{
-        Asker, Network, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones,
-        Strategy, Transport, View, ZoneFiles,
+        Asker, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones, Strategy,
+        Transport, View, ZoneFiles,
     },
 };
 use tokio::{
@@ -302,7 +302,9 @@ impl Case {
                 settings.recursion.strategy =
                     if value == "random" { Strategy::Random } else { Strategy::Sequential };
             }
-            "recursion_from" => settings.recursion.from = vec![value.parse::<Network>().unwrap()],
+            "recursion_from" => {
+                settings.recursion.from = vec![value.parse::<lictor::catalog::Network>().unwrap()]
+            }
             "udp_bytes_max_loopback" => settings.udp_bytes_max_loopback = value.parse().unwrap(),
             "service_ttl" => {
                 let pairs = value.split(',').map(|pair| pair.split_once('=').unwrap());

@@ -3,6 +3,8 @@
 
 #[path = "http/client.rs"]
 mod client;
+#[path = "http/limits.rs"]
+mod limits;
 #[path = "http/memory.rs"]
 mod memory;
 #[path = "http/script.rs"]
@@ -17,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use client::{Answer, DEADLINE, ask, connect, get, put, put_bytes, send};
-use lictor::http::{Limits, Server, Settings, response_header};
+use lictor::http::{Counters, Limits, Server, Settings, response_header};
 use memory::Memory;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,6 +34,7 @@ struct Running {
     addr: SocketAddr,
     agent: Arc<Memory>,
     settings: Arc<ArcSwap<Settings>>,
+    counters: Arc<Counters>,
     shutdown: CancellationToken,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -39,10 +42,11 @@ struct Running {
 impl Running {
     fn start(settings: Settings) -> Running {
         let server = Server::bind(&[([127, 0, 0, 1], 0).into()]).unwrap();
+        let counters = server.counters().clone();
         let (addr, agent, shutdown) = (server.addrs()[0], Memory::new(), CancellationToken::new());
         let settings = Arc::new(ArcSwap::from_pointee(settings));
         let task = tokio::spawn(server.run(agent.clone(), settings.clone(), shutdown.clone()));
-        Running { addr, agent, settings, shutdown, task }
+        Running { addr, agent, settings, counters, shutdown, task }
     }
 
     async fn stop(self) {
@@ -148,120 +152,37 @@ async fn header_names_are_written_as_consul_writes_them() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_and_no_more() {
-    let api = Running::start(Settings { connections_per_address_max: 2, ..Settings::default() });
-    let mut held = vec![connect(api.addr).await, connect(api.addr).await];
-    for stream in &mut held {
-        stream.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-        assert_eq!(Answer::read(stream).await.status, 200);
+async fn an_answer_from_memory_says_so_and_needs_no_leader() {
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let cache = |answer: &Answer| {
+        (answer.header("x-cache").map(String::from), answer.header("age").map(String::from))
+    };
+    let hit = (Some("HIT".to_string()), Some("0".to_string()));
+    for path in ["/v1/health/service/web", "/v1/catalog/service/web", "/v1/catalog/services"] {
+        assert_eq!(cache(&get(api.addr, path).await), (None, None), "{path}");
+        assert_eq!(cache(&get(api.addr, &format!("{path}?cached")).await), hit, "{path}");
     }
-    let mut surplus = connect(api.addr).await;
-    let told = Answer::read(&mut surplus).await;
-    let text = "Your IP is issuing too many concurrent connections, please rate limit your calls\n";
-    assert_eq!((told.status, told.text()), (429, text));
-    // A place that is left is free again.
-    held.pop();
-    let again = async {
-        loop {
-            let answer = get(api.addr, "/v1/status/leader").await;
-            if answer.status == 200 {
-                break;
-            }
-        }
-    };
-    timeout(DEADLINE, again).await.expect("a place is free");
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn all_together_have_so_many_connections_and_no_more() {
-    let limits = Limits { connections_max: 1, ..Limits::default() };
-    let api = Running::start(Settings { limits, ..Settings::default() });
-    let mut held = connect(api.addr).await;
-    held.write_all(b"GET /v1/status/leader HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    assert_eq!(Answer::read(&mut held).await.status, 200);
-    let told = Answer::read(&mut connect(api.addr).await).await;
-    assert_eq!((told.status, told.text()), (503, "Too many connections are open, try again later\n"));
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn who_would_wait_too_long_for_a_turn_is_told() {
-    let limits = Limits {
-        bodies_max: 1,
-        body_wait: Duration::from_millis(10),
-        stop_wait: Duration::ZERO,
-        ..Limits::default()
-    };
-    let api = Running::start(Settings { limits, ..Settings::default() });
-    api.agent.stuck.store(true, Ordering::SeqCst);
-    let mut first = connect(api.addr).await;
-    let head =
-        format!("PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", WEB.len());
-    first.write_all(format!("{head}{WEB}").as_bytes()).await.unwrap();
-    settle(&api, 1).await;
-    let second = put(api.addr, "/v1/catalog/register", DB).await;
-    assert_eq!((second.status, second.text()), (500, "Too many requests at once, try again later"));
-    assert_eq!(get(api.addr, "/v1/status/leader").await.status, 200, "reads go on");
-    drop(first);
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn bodies_have_an_end() {
-    let limits = Limits { body_bytes_max: 100, body_wait: Duration::from_millis(50), ..Limits::default() };
-    let api = Running::start(Settings { limits, ..Settings::default() });
-    let long = put(api.addr, "/v1/catalog/register", &"x".repeat(101)).await;
-    assert_eq!((long.status, long.text()), (413, "Request body(101 bytes) too large, max size: 100 bytes."));
-    let chunked = format!(
-        "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n65\r\n{}\r\n0\r\n\r\n",
-        "x".repeat(101)
+    let control = |value: &str| format!("Cache-Control: {value}\r\n");
+    let header = control("max-age=30, must-revalidate");
+    let asked = ask(api.addr, "GET", "/v1/health/service/web?cached", &header, "").await;
+    assert_eq!(cache(&asked), hit);
+    for path in ["/v1/health/service/web?cached", "/v1/catalog/nodes"] {
+        let bad = ask(api.addr, "GET", path, &control("max-age=soon"), "").await;
+        assert_eq!((bad.status, bad.text()), (400, "Invalid Cache-Control header."), "{path}");
+    }
+    assert_eq!(
+        cache(&get(api.addr, "/v1/catalog/nodes?cached").await),
+        (None, None),
+        "Consul caches no nodes"
     );
-    assert_eq!(send(api.addr, &chunked).await.status, 413);
-    let never = "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
-    assert_eq!(send(api.addr, never).await.status, 408);
-    // A GET's body is not looked at.
-    assert_eq!(ask(api.addr, "GET", "/v1/status/leader", "", &"x".repeat(101)).await.status, 200);
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn a_silent_connection_ends() {
-    let limits = Limits { request_wait: Duration::from_millis(20), ..Limits::default() };
-    let api = Running::start(Settings { limits, ..Settings::default() });
-    for start in ["", "GET /v1/status/leader HTTP/1.1\r\n"] {
-        let mut stream = connect(api.addr).await;
-        stream.write_all(start.as_bytes()).await.unwrap();
-        timeout(DEADLINE, stream.read_to_end(&mut Vec::new())).await.expect("it ends").unwrap();
-    }
-    api.stop().await;
-}
-
-#[tokio::test]
-async fn a_client_that_does_not_read_is_left() {
-    let limits = Limits { send_wait: Duration::from_millis(20), ..Limits::default() };
-    let api = Running::start(Settings { limits, connections_per_address_max: 1, ..Settings::default() });
-    let meta = "m".repeat(400_000);
-    let body = format!(r#"{{"Node":"oak","Address":"10.0.0.1","NodeMeta":{{"m":"{meta}"}}}}"#);
-    let mut writer = connect(api.addr).await;
-    let request = format!(
-        "PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    writer.write_all(request.as_bytes()).await.unwrap();
-    assert_eq!(Answer::read(&mut writer).await.text(), "true");
-    for _ in 0..100 {
-        if writer.write_all(b"GET /v1/catalog/nodes HTTP/1.1\r\nHost: a\r\n\r\n").await.is_err() {
-            break;
-        }
-    }
-    let free = async {
-        while get(api.addr, "/v1/status/leader").await.status != 200 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, free).await.expect("its place is free again");
-    drop(writer);
+    api.agent.led.store(false, Ordering::SeqCst);
+    assert_eq!(get(api.addr, "/v1/health/service/web").await.status, 500);
+    let answer = get(api.addr, "/v1/health/service/web?cached").await;
+    assert_eq!((answer.status, answer.header("x-consul-knownleader")), (200, Some("false")));
+    let settings = Settings { use_cache: false, ..Settings::default() };
+    api.settings.store(Arc::new(settings));
+    assert_eq!(get(api.addr, "/v1/health/service/web?cached").await.status, 500, "as if it did not say so");
     api.stop().await;
 }
 
@@ -534,6 +455,29 @@ async fn what_has_no_end_is_sent_as_it_comes_and_ends_with_client_or_agent() {
 }
 
 #[tokio::test]
+async fn a_change_wakes_those_who_wait_for_it_and_nobody_else() {
+    const WATCHERS: usize = 50;
+    let api = Running::start(Settings::default());
+    put(api.addr, "/v1/catalog/register", WEB).await;
+    let mut asked = Vec::new();
+    for _ in 0..WATCHERS {
+        asked.push(wait_for(&api, "/v1/health/service/web?passing", 1).await);
+    }
+    for port in 1..10 {
+        put(api.addr, "/v1/catalog/register", &DB.replace("5432", &port.to_string())).await;
+    }
+    assert_eq!((api.agent.waiting(), api.agent.woken()), (WATCHERS, 0));
+    put(api.addr, "/v1/catalog/register", &WEB.replace("80", "81")).await;
+    let mut bodies = Vec::new();
+    for asked in asked {
+        bodies.push(answered(asked).await.body);
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
+    assert_eq!((api.agent.waiting(), api.agent.woken()), (0, WATCHERS));
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn stopping_answers_those_who_wait() {
     let api = Running::start(Settings::default());
     put(api.addr, "/v1/catalog/register", WEB).await;
@@ -545,18 +489,6 @@ async fn stopping_answers_those_who_wait() {
     api.stop().await;
     assert_eq!(answered(asked).await.status, 200);
     assert!(tokio::net::TcpStream::connect(addr).await.is_err(), "nobody listens any more");
-}
-
-#[tokio::test]
-async fn stopping_does_not_wait_for_ever() {
-    let limits = Limits { stop_wait: Duration::from_millis(10), ..Limits::default() };
-    let api = Running::start(Settings { limits, ..Settings::default() });
-    let mut stuck = connect(api.addr).await;
-    stuck
-        .write_all(b"PUT /v1/catalog/register HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
-        .await
-        .unwrap();
-    api.stop().await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use crate::{
     check,
     count::{Counter, Measured, Spread},
     dns,
-    http::Live,
+    http::{self, Live},
     raft::ProposeError,
     telemetry::{Figure, Following, Interval, Monitor, Telemetry, of_process},
 };
@@ -26,6 +26,7 @@ pub struct Figures {
     pub monitor: Monitor,
     pub dns: Arc<dns::Counters>,
     pub checks: Arc<check::Counters>,
+    pub http: Arc<http::Counters>,
     pub written: Written,
     /// Commands by which the catalog was told of what is registered here; those that were not written.
     pub told: Counter,
@@ -60,12 +61,18 @@ struct Rows {
 type Read = fn(&Spread) -> Measured;
 
 impl Figures {
-    pub fn new(telemetry: Telemetry, checks: Arc<check::Counters>, monitor: Monitor) -> Self {
+    pub fn new(
+        telemetry: Telemetry,
+        checks: Arc<check::Counters>,
+        http: Arc<http::Counters>,
+        monitor: Monitor,
+    ) -> Self {
         Figures {
             telemetry,
             monitor,
             dns: Arc::default(),
             checks,
+            http,
             written: Written::default(),
             told: Counter::default(),
             not_told: Counter::default(),
@@ -173,6 +180,7 @@ impl Shared {
         figures.extend(self.figures.rows(&self.raft.catalog()).figures(&self.identity.datacenter));
         figures.extend(self.of_dns(read));
         figures.extend(self.of_checks(read));
+        figures.extend(self.of_http());
         figures.push(Figure::count(
             "lictor.agent.sync_writes",
             "Commands by which the catalog was told of what is registered here.",
@@ -288,6 +296,22 @@ impl Shared {
             let figure = Figure::count("lictor.dns.queries", "Questions that were answered.", count);
             let figure = figure.with("form", form.word()).with("type", kind);
             figures.push(figure.with("rcode", code).with("road", road.word()));
+        }
+        figures
+    }
+
+    fn of_http(&self) -> Vec<Figure> {
+        let counters = &self.figures.http;
+        let mut figures = Vec::new();
+        for (method, status, count) in counters.answers().filter(|(.., count)| *count > 0) {
+            let figure = Figure::count("lictor.http.answers", "Answers over HTTP.", count);
+            figures.push(figure.with("method", method).with("status", status));
+        }
+        for limit in http::Refused::ALL {
+            let help =
+                "What was refused over HTTP because of a limit, or would be if the mode were enforcing.";
+            let figure = Figure::count("lictor.http.refused", help, counters.refusals(limit));
+            figures.push(figure.with("limit", limit.word()));
         }
         figures
     }

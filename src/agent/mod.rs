@@ -96,6 +96,7 @@ pub struct Settings {
     pub checks: check::Settings,
     pub dns_addrs: Vec<SocketAddr>,
     pub http_addrs: Vec<SocketAddr>,
+    pub http_sockets: Vec<http::UnixSocket>,
     pub activation: Activation,
     pub keeping: Keeping,
     /// But for the filter, which is reloadable.
@@ -204,6 +205,7 @@ impl Agent {
             checks,
             dns_addrs,
             http_addrs,
+            http_sockets,
             activation,
             keeping,
             telemetry,
@@ -224,6 +226,7 @@ impl Agent {
             })?;
         let http_server = http::Server::bind_beside(&http_addrs, activation.http)
             .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.addr)))?;
+        let http_server = http_server.beside_unix(&http_sockets).map_err(|error| error.to_string())?;
         let raft_stop = CancellationToken::new();
         let folder = data_dir.as_ref().filter(|_| keeping.state).map(|data_dir| data_dir.path().join("raft"));
         let raft_settings = raft::Settings {
@@ -242,7 +245,8 @@ impl Agent {
         let (keeper, queue) = keep::keeper();
         let runner = Runner::new(checks, told, identity.node_name.clone(), Arc::new(raft.clone()));
         let figures = Telemetry::new(&telemetry, &identity.node_name);
-        let figures = figures::Figures::new(figures, runner.counters().clone(), monitor);
+        let (of_checks, of_http) = (runner.counters().clone(), http_server.counters().clone());
+        let figures = figures::Figures::new(figures, of_checks, of_http, monitor);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),

@@ -22,6 +22,7 @@ mod group;
 mod kv;
 mod map;
 mod meta;
+mod network;
 mod query;
 mod record;
 mod resident;
@@ -47,6 +48,7 @@ pub use group::{Chunk, Group, Instance};
 pub use kv::{Entry, KvVerb, KvWrite, LockDelay};
 pub use map::Map;
 pub use meta::{InvalidMeta, check_meta};
+pub use network::{Network, NoNetwork};
 pub use query::{
     Executed, Failover, FailoverTarget, InvalidTemplate, NoQuery, Query, QueryWrite, ServiceQuery, Source,
     Template,

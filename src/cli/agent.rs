@@ -91,6 +91,7 @@ async fn live(
         },
         dns_addrs: config.dns_addrs.clone(),
         http_addrs: config.http_addrs.clone(),
+        http_sockets: config.http_sockets.clone(),
         activation,
         keeping: Keeping {
             data_dir,

@@ -41,7 +41,12 @@ enum Form {
 const FLAGS: &[(&str, Form, &str, &str)] = &[
     ("advertise", Form::Text, "advertise_addr", "the address that other agents reach this one by"),
     ("advertise-wan", Form::Text, "advertise_addr_wan", "the same, for other datacenters"),
-    ("allow-write-http-from", Form::List, "http_config.allow_write_http_from", "accepted"),
+    (
+        "allow-write-http-from",
+        Form::List,
+        "http_config.allow_write_http_from",
+        "a network that may write; others may read",
+    ),
     ("alt-domain", Form::Text, "alt_domain", "a second DNS zone"),
     ("auto-reload-config", Form::Bool, "auto_reload_config", "accepted"),
     ("bind", Form::Text, "bind_addr", "the address to listen on for other agents"),

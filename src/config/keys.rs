@@ -15,7 +15,6 @@ enum Form {
     Between(i64, i64),
     Float,
     Text,
-    OneOf(&'static [&'static str]),
     Texts,
     Span,
     /// Nanoseconds.
@@ -31,7 +30,7 @@ enum Form {
 
 type Keys = &'static [(&'static str, Form)];
 
-use Form::{Any, Between, Block, Bool, Count, Fixed, Float, Int, OneOf, Open, SpanMin, Texts};
+use Form::{Any, Between, Block, Bool, Count, Fixed, Float, Int, Open, SpanMin, Texts};
 const TEXT: Form = Form::Text;
 const SPAN: Form = Form::Span;
 
@@ -72,7 +71,6 @@ const UNUSED: Keys = &[
     ("connect", Open),
     ("disable_anonymous_signature", Bool),
     ("disable_host_node_id", Bool),
-    ("disable_http_unprintable_char_filter", Bool),
     ("disable_keyring_file", Bool),
     ("disable_remote_exec", Bool),
     ("disable_update_check", Bool),
@@ -137,7 +135,6 @@ const UNUSED: Keys = &[
     ("ui_config", Open),
     ("ui_content_path", TEXT),
     ("ui_dir", TEXT),
-    ("unix_sockets", Block(&[("user", TEXT), ("group", TEXT), ("mode", TEXT)])),
     ("use_streaming_backend", Bool),
     ("verify_incoming", Bool),
     ("verify_incoming_https", Bool),
@@ -199,14 +196,6 @@ const PERFORMANCE: Keys = &[
 /// Inside `limits`, beside the keys that count.
 pub const LIMITS: UnusedBlock = UnusedBlock(&[
     ("https_handshake_timeout", SPAN),
-    (
-        "request_limits",
-        Block(&[
-            ("mode", OneOf(&["disabled", "permissive", "enforcing"])),
-            ("read_rate", Float),
-            ("write_rate", Float),
-        ]),
-    ),
     ("rpc_client_timeout", SPAN),
     ("rpc_handshake_timeout", SPAN),
     ("rpc_max_burst", Int),
@@ -222,9 +211,6 @@ pub const DNS_CONFIG: UnusedBlock = UnusedBlock(&[
     ("prefer_namespace", Bool),
     ("use_cache", Bool),
 ]);
-
-/// Inside `http_config`, beside the keys that count.
-pub const HTTP_CONFIG: UnusedBlock = UnusedBlock(&[("use_cache", Bool)]);
 
 /// Inside `telemetry`, beside the keys that count.
 pub const TELEMETRY: UnusedBlock = UnusedBlock(&[
@@ -376,13 +362,6 @@ fn read(block: &mut Fields, key: &str, form: &Form, findings: &mut Findings) {
             if let Some(number) = block.int(key, findings).filter(|number| !(least..=most).contains(&number))
             {
                 let text = format!("{path} cannot be {number}. Must be between {least} and {most}");
-                findings.fault::<()>(place, text);
-            }
-        }
-        OneOf(words) => {
-            if let Some(word) = block.text(key, findings).filter(|word| !words.contains(&word.as_str())) {
-                let kind = key.rsplit('_').next().unwrap_or(key);
-                let text = format!("{path}: invalid {kind}: {word:?}; expected one of {}", words.join(", "));
                 findings.fault::<()>(place, text);
             }
         }

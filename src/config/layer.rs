@@ -4,9 +4,11 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
+use nix::unistd::{Group, User};
 use uuid::Uuid;
 
 use super::{
@@ -40,6 +42,10 @@ pub struct Layer {
     pub dns_listen: Vec<(SocketAddr, Place)>,
     pub recursors: Vec<Named>,
     pub http_addresses: Option<Vec<IpAddr>>,
+    /// Beside them, in the file system.
+    pub http_sockets: Vec<PathBuf>,
+    /// What such sockets have in common.
+    pub unix_sockets: http::UnixSocket,
     pub dns_port: Option<i64>,
     pub http_port: Option<i64>,
     pub server_port: Option<i64>,
@@ -79,6 +85,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     layer.recursors = recursors::read(&mut top, findings);
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
     read_http(&mut top, &mut layer.http, ignored, findings);
+    layer.unix_sockets = read_unix_sockets(&mut top, findings);
     layer.telemetry = super::telemetry::read(&mut top, ignored, findings);
     read_own(&mut top, &mut layer, findings);
     keys::take_unused(&mut top, ignored, findings);
@@ -190,7 +197,14 @@ fn read_addresses(top: &mut Fields, layer: &mut Layer, ignored: &[String], findi
     layer.client = list(top, "client_addr", findings);
     if let Some(mut block) = top.block("addresses", findings) {
         layer.dns_addresses = list(&mut block, "dns", findings);
-        layer.http_addresses = list(&mut block, "http", findings);
+        if let Some((text, place)) = placed_text(&mut block, "http", findings)
+            && let Some((addresses, sockets)) =
+                addresses::read_mixed("addresses.http", &text, &place, findings)
+        {
+            // Blanks alone are as good as nothing.
+            layer.http_addresses = (!addresses.is_empty() || !sockets.is_empty()).then_some(addresses);
+            layer.http_sockets = sockets;
+        }
         keys::ADDRESSES.take(&mut block, ignored, findings);
         block.finish(findings);
     }
@@ -336,6 +350,8 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
     if let Some(disabled) = top.bool("disable_coordinates", findings) {
         http.coordinates = !disabled;
     }
+    http.any_character =
+        top.bool("disable_http_unprintable_char_filter", findings).unwrap_or(http.any_character);
     if let Some(mut block) = top.block("http_config", findings) {
         for (name, value, place) in block.map("response_headers", findings).unwrap_or_default() {
             match http::response_header(&name, &value) {
@@ -350,14 +366,9 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
         if let Some(bytes) = bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
             http.limits.header_bytes_max = bytes;
         }
-        for key in ["block_endpoints", "allow_write_http_from"] {
-            if let Some(place) = block.place(key)
-                && block.texts(key, findings).is_some_and(|list| !list.is_empty())
-            {
-                keys::refuse(&block.path(key), &place, ignored, findings);
-            }
-        }
-        keys::HTTP_CONFIG.take(&mut block, ignored, findings);
+        http.blocked = block.texts("block_endpoints", findings).unwrap_or_default();
+        http.writers = addresses::read_networks(&mut block, "allow_write_http_from", findings);
+        http.use_cache = block.bool("use_cache", findings).unwrap_or(http.use_cache);
         block.finish(findings);
     }
     if let Some(mut block) = top.block("limits", findings) {
@@ -372,15 +383,69 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
             let most = block.count(key, i64::from(u32::MAX), findings);
             *setting = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(*setting);
         }
+        read_rates(&mut block, &mut http.rates, findings);
         keys::LIMITS.take(&mut block, ignored, findings);
         block.finish(findings);
     }
 }
 
+fn read_rates(limits: &mut Fields, rates: &mut http::Rates, findings: &mut Findings) {
+    let Some(mut block) = limits.block("request_limits", findings) else { return };
+    if let Some(place) = block.place("mode")
+        && let Some(word) = block.text("mode", findings).filter(|word| !word.is_empty())
+    {
+        match http::Mode::ALL.into_iter().find(|mode| mode.word() == word) {
+            Some(mode) => rates.mode = mode,
+            None => {
+                let path = block.path("mode");
+                let expected = "expected one of disabled, permissive, enforcing";
+                findings.fault::<()>(place, format!("{path}: invalid mode: {word:?}; {expected}"));
+            }
+        }
+    }
+    // Less than 0 is no limit.
+    let mut rate = |key| block.float(key, findings).filter(|rate| *rate >= 0.0);
+    (rates.reads_per_sec, rates.writes_per_sec) = (rate("read_rate"), rate("write_rate"));
+    block.finish(findings);
+}
+
+/// Owner and mode of sockets in the file system.
+fn read_unix_sockets(top: &mut Fields, findings: &mut Findings) -> http::UnixSocket {
+    let mut socket = http::UnixSocket::default();
+    let Some(mut block) = top.block("unix_sockets", findings) else { return socket };
+    if let Some((text, place)) = placed_text(&mut block, "user", findings) {
+        let named = || Some(User::from_name(&text).ok()??.uid.as_raw());
+        socket.user = text.parse().ok().or_else(named).or_else(|| {
+            findings.fault(
+                place,
+                format!("unix_sockets.user: no user {text:?} is known here; expected a name or an id"),
+            )
+        });
+    }
+    if let Some((text, place)) = placed_text(&mut block, "group", findings) {
+        let named = || Some(Group::from_name(&text).ok()??.gid.as_raw());
+        socket.group = text.parse().ok().or_else(named).or_else(|| {
+            findings.fault(
+                place,
+                format!("unix_sockets.group: no group {text:?} is known here; expected a name or an id"),
+            )
+        });
+    }
+    if let Some((text, place)) = placed_text(&mut block, "mode", findings) {
+        let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o7777);
+        socket.mode = mode.or_else(|| {
+            findings
+                .fault(place, format!("unix_sockets.mode: found {text:?}; expected permission bits, as 0770"))
+        });
+    }
+    block.finish(findings);
+    socket
+}
+
 /// Keys that Consul does not have.
 fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     let Some(mut own) = top.block("lictor", findings) else { return };
-    layer.dns.recursion.from = recursors::read_networks(&mut own, findings);
+    layer.dns.recursion.from = addresses::read_networks(&mut own, "recursion_from", findings);
     let free = own.count("free_bytes_min", i64::MAX, findings);
     layer.free_bytes_min = free.and_then(|bytes| u64::try_from(bytes).ok());
     let archive = own.count("snapshot_bytes_max", i64::MAX, findings);

@@ -121,6 +121,8 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
             findings.fault::<()>(Place::default(), text);
         }
     }
+    let sockets = layer.http_sockets.into_iter();
+    let http_sockets = sockets.map(|path| http::UnixSocket { path, ..layer.unix_sockets.clone() }).collect();
     let mut dns = dns::Settings { datacenter: datacenter.clone(), node: node_name.clone(), ..layer.dns };
     dns.recursion.recursors = recursors::resolve(layer.recursors, &dns_addrs, findings);
     dns.domain = zone(layer.domain.as_deref().filter(|domain| !domain.is_empty()).unwrap_or("consul"));
@@ -153,6 +155,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         dns_addrs,
         http: http::Settings { pretty: flags.dev, ..layer.http },
         http_addrs,
+        http_sockets,
         telemetry: layer.telemetry,
         scripts,
         check_update_interval: layer.check_update_interval.unwrap_or(Duration::from_secs(300)),
@@ -201,7 +204,7 @@ fn scripts(layer: &Layer) -> Scripts {
 }
 
 fn warn_of_remote_scripts(layer: &Layer, findings: &mut Findings) {
-    if layer.enable_script_checks == Some(true) {
+    if layer.enable_script_checks == Some(true) && layer.http.writers.is_empty() {
         let text = "enable_script_checks without access control is DANGEROUS: whoever reaches the HTTP API may run programs here; enable_local_script_checks is enough for checks in files";
         findings.warn(&Place::default(), text);
     }

@@ -67,6 +67,7 @@ pub struct Config {
     pub dns_addrs: Vec<SocketAddr>,
     pub http: http::Settings,
     pub http_addrs: Vec<SocketAddr>,
+    pub http_sockets: Vec<http::UnixSocket>,
     pub telemetry: figures::Settings,
     pub scripts: Scripts,
     /// Output alone is told this late (halved, and up to as long again).
@@ -134,7 +135,7 @@ impl Config {
             ("ports.server", self.server_port != other.server_port),
             ("ports.serf_lan", self.serf_lan_port != other.serf_lan_port),
             ("ports.serf_wan", self.serf_wan_port != other.serf_wan_port),
-            ("http_config.max_header_bytes", self.http.limits != other.http.limits),
+            ("addresses.http or unix_sockets", self.http_sockets != other.http_sockets),
             ("check_output_max_size", self.check_output_bytes_max != other.check_output_bytes_max),
             ("discard_check_output", self.discard_check_output != other.discard_check_output),
             ("leave_on_terminate", self.leave_on_terminate != other.leave_on_terminate),

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::{
+    addresses::placed_texts,
     reader::{Fields, Findings},
-    tree::{Kind, Place},
+    tree::Place,
 };
 use crate::dns;
 
@@ -49,17 +50,6 @@ pub fn read(top: &mut Fields, findings: &mut Findings) -> Vec<Named> {
         .collect()
 }
 
-/// Networks of `lictor.recursion_from`.
-pub fn read_networks(own: &mut Fields, findings: &mut Findings) -> Vec<dns::Network> {
-    let path = own.path("recursion_from");
-    let texts = placed_texts(own, "recursion_from", findings);
-    let networks = texts.into_iter().filter_map(|(text, place)| match text.parse() {
-        Ok(network) => Some(network),
-        Err(error) => findings.fault(place, format!("{path}: found {text:?}; {error}")),
-    });
-    networks.collect()
-}
-
 /// The addresses that all of them come to, each once.
 pub fn resolve(named: Vec<Named>, listeners: &[SocketAddr], findings: &mut Findings) -> Vec<SocketAddr> {
     let mut found = Vec::new();
@@ -87,14 +77,6 @@ pub fn resolve(named: Vec<Named>, listeners: &[SocketAddr], findings: &mut Findi
         }
     }
     found
-}
-
-fn placed_texts(fields: &mut Fields, key: &str, findings: &mut Findings) -> Vec<(String, Place)> {
-    let places: Vec<Place> = match fields.peek(key).map(|value| &value.kind) {
-        Some(Kind::List(values)) => values.iter().map(|value| value.place.clone()).collect(),
-        _ => Vec::new(),
-    };
-    fields.texts(key, findings).unwrap_or_default().into_iter().zip(places).collect()
 }
 
 fn host(word: &str) -> Result<Host, String> {

@@ -35,7 +35,7 @@ mod zones;
 
 pub use errand::Errands;
 pub use listen::{Listeners, Twice, covers};
-pub use recursion::{Network, Recursion, Strategy};
+pub use recursion::{Recursion, Strategy};
 pub use reply::{Asker, Outcome, Responder, Transport, View};
 pub use seats::SeatsMax;
 pub use server::{BindError, Handed, Published, Roads, Server};

@@ -150,6 +150,7 @@ impl Server {
         while let Some(ended) = tasks.join_next().await {
             ended.expect("a road returns, it does not panic");
         }
+        shutdown.cancelled().await; // where there is no listener, nothing else waits for it
         #[cfg(target_os = "linux")]
         drop(threads);
         errands.stopped().await;

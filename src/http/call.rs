@@ -40,6 +40,8 @@ pub struct Call {
     pub query: Query,
     /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no address.
     pub source: Option<IpAddr>,
+    /// Of the request; empty where it has none.
+    pub cache_control: String,
     /// Whether figures are asked for as Prometheus' text, by the Accept header.
     pub wants_openmetrics: bool,
     /// Whether a plain text is asked for, by the Accept header.
@@ -125,6 +127,7 @@ impl Call {
     pub fn options(&self) -> Result<Options, Fault> {
         let index = self.index()?;
         let wait = self.wait()?;
+        self.cache_control()?;
         let consistency = self.consistency()?;
         self.own_datacenter()?;
         Ok(Options { consistency, index, wait })
@@ -186,6 +189,26 @@ impl Call {
             self.led()?;
         }
         Ok(catalog)
+    }
+
+    /// Whether the answer may come from memory without asking whether anyone leads (`http-api.md` §3.6). What is in memory
+    /// here is the catalog itself.
+    pub fn may_be_cached(&self) -> bool {
+        self.query.has("cached") && self.api.settings.load().use_cache
+    }
+
+    /// Its numbers must be some, and then change nothing: no answer is older than the catalog.
+    fn cache_control(&self) -> Result<(), Fault> {
+        let is_secs = |text: &str| text.trim().parse::<u64>().is_ok();
+        let holds = self.cache_control.split(',').all(|directive| match directive.split_once('=') {
+            Some((name, value))
+                if ["max-age", "stale-if-error"].contains(&&*name.trim().to_ascii_lowercase()) =>
+            {
+                is_secs(value)
+            }
+            _ => true,
+        });
+        if holds { Ok(()) } else { Err(Fault::bad("Invalid Cache-Control header.")) }
     }
 
     /// The datacenter asked for is this one.

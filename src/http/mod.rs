@@ -9,9 +9,11 @@
 
 mod agent;
 mod call;
+mod counters;
 mod encode;
 mod filter;
 mod frames;
+mod guard;
 mod json;
 mod list;
 mod query;
@@ -20,9 +22,11 @@ mod reply;
 mod route;
 mod serve;
 mod settings;
+mod stream;
 mod v1;
 
 pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus};
+pub use counters::{Counters, Refused};
 pub use filter::pattern;
-pub use serve::{BindError, Server};
-pub use settings::{Limits, Settings, response_header};
+pub use serve::{BindError, Server, UnixError};
+pub use settings::{Limits, Mode, Rates, Settings, UnixSocket, response_header};

@@ -101,14 +101,16 @@ impl Call {
         options: &Options,
         answer: impl FnOnce(&Catalog) -> Reply,
     ) -> Outcome {
-        self.may_answer(options.consistency)?;
+        let cached = scope.is_cached() && self.may_be_cached();
+        self.may_answer(if cached { Consistency::Stale } else { options.consistency })?;
         let catalog = self.awaited(&scope, options).await;
         let led = self.api.agent.leader().is_some();
-        Ok(answer(&catalog)
+        let reply = answer(&catalog)
             .with_number("x-consul-index", scope.index(&catalog))
             .with_static("x-consul-knownleader", if led { "true" } else { "false" })
             .with_number("x-consul-lastcontact", 0)
-            .with_static("x-consul-query-backend", "blocking-query"))
+            .with_static("x-consul-query-backend", "blocking-query");
+        Ok(if cached { reply.remembered() } else { reply })
     }
 
     /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
@@ -173,6 +175,11 @@ impl Scope {
             Scope::Sessions | Scope::Session(_) | Scope::NodeSessions(_) => newest(&[Table::Sessions]),
         };
         index.unwrap_or(0).max(1)
+    }
+
+    /// Whether Consul keeps such answers in its agents' caches.
+    fn is_cached(&self) -> bool {
+        matches!(self, Scope::Services { .. } | Scope::Service { .. })
     }
 
     fn topics(&self, catalog: &Catalog) -> Vec<Topic> {

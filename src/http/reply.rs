@@ -91,6 +91,11 @@ impl Reply {
         self
     }
 
+    /// It came from memory, and is as new as can be.
+    pub fn remembered(self) -> Reply {
+        self.with_static("x-cache", "HIT").with_static("age", "0")
+    }
+
     /// The connection ends with this answer.
     pub fn last(self) -> Reply {
         self.with_static("connection", "close")
@@ -129,7 +134,7 @@ impl Body {
             Body::Empty => Vec::new(),
             Body::List(list) => {
                 let zips = gzip && list.bytes() >= GZIP_BYTES_MIN;
-                let zipped = if zips { list.zipped().await } else { None };
+                let zipped = if zips { Box::pin(list.zipped()).await } else { None };
                 let is_zipped = zipped.is_some();
                 return (zipped.unwrap_or_else(|| list.frames()), is_zipped);
             }
@@ -138,7 +143,7 @@ impl Body {
             Body::Json(bytes) | Body::Raw(bytes) => bytes,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };
-        let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { zip(&bytes).await } else { None };
+        let zipped = if gzip && bytes.len() >= GZIP_BYTES_MIN { Box::pin(zip(&bytes)).await } else { None };
         let is_zipped = zipped.is_some();
         (Frames::One(zipped.unwrap_or(bytes).into()), is_zipped)
     }

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, HOST, HeaderValue, VARY},
+    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, VARY},
 };
 use tokio::{
     sync::Semaphore,
@@ -18,8 +18,10 @@ use tokio::{
 use super::{
     agent::Pending,
     call::{Api, Call, Stream},
+    counters::{Counters, Refused},
     encode,
     frames::Frames,
+    guard::{self, Ration},
     query::{self, Query},
     reply::{Body, Fault, Outcome, Reply},
     settings::Limits,
@@ -64,57 +66,67 @@ const LIMITS_AT: &str = "https://www.consul.io/docs/agent/config/config-files";
 pub struct Router {
     api: Arc<Api>,
     bodies: Semaphore,
+    ration: Ration,
+    counters: Arc<Counters>,
 }
 
 impl Router {
-    pub fn new(api: Arc<Api>) -> Router {
+    pub fn new(api: Arc<Api>, counters: Arc<Counters>) -> Router {
         let bodies_max = api.settings.load().limits.bodies_max;
-        Router { bodies: Semaphore::new(bodies_max), api }
+        Router { bodies: Semaphore::new(bodies_max), ration: Ration::default(), counters, api }
     }
 
-    /// `from` is who is connected, where that has an address.
-    pub async fn answer(&self, request: Request<Incoming>, from: Option<IpAddr>) -> Response<Frames> {
-        let gzip = accepts_gzip(request.headers());
-        let mut reply = match line(&request) {
-            Ok((route, rest)) => self.known(route, rest, request, from).await,
-            Err(reply) => reply,
-        };
-        reply.headers.extend(self.api.settings.load().response_headers.iter().cloned());
-        reply.into_response(gzip).await
-    }
-
-    /// The answer of a path that exists.
-    async fn known(
-        &self,
-        route: &Route,
-        rest: String,
+    /// `from` is who is connected, where that has an address. The request is taken apart before this returns, and nothing
+    /// of it is held while its answer waits: thousands may wait.
+    pub fn answer(
+        self: &Arc<Self>,
         request: Request<Incoming>,
         from: Option<IpAddr>,
-    ) -> Reply {
-        let raw_query = request.uri().query().unwrap_or_default().to_string();
-        let Some(query) = Query::parse(&raw_query) else {
-            return known_headers(Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty));
-        };
-        let pretty = self.api.settings.load().pretty || query.has("pretty");
-        let mut reply = self.called(route, rest, query, request, from).await.unwrap_or_else(Reply::from);
-        if pretty {
-            reply.body = match reply.body {
-                Body::Json(json) => Body::Json(encode::pretty(&json)),
-                Body::List(list) => Body::Json(encode::pretty(&list.to_vec())),
-                other => other,
+    ) -> impl Future<Output = Response<Frames>> + Send + use<> {
+        let (gzip, method) = (accepts_gzip(request.headers()), request.method().clone());
+        let (begun, router) = (self.begin(request, from), self.clone());
+        async move {
+            let mut reply = match begun {
+                Begun::Answered(reply) => reply,
+                Begun::Working { work, pretty } => {
+                    known_headers(printed(work.await.unwrap_or_else(Reply::from), pretty))
+                }
             };
+            reply.headers.extend(router.api.settings.load().response_headers.iter().cloned());
+            router.counters.answered(&method, reply.status);
+            reply.into_response(gzip).await
         }
-        known_headers(reply)
     }
 
-    async fn called(
-        &self,
-        route: &Route,
+    fn begin(self: &Arc<Self>, request: Request<Incoming>, from: Option<IpAddr>) -> Begun {
+        let settings = self.api.settings.load();
+        let (route, rest) = match line(&request, settings.any_character) {
+            Ok(found) => found,
+            Err(reply) => return Begun::Answered(reply),
+        };
+        if let Err(fault) = guard::may_ask(&settings, &format!("{}{rest}", route.path)) {
+            return Begun::Answered(known_headers(fault.into()));
+        }
+        let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
+            let reply = Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty);
+            return Begun::Answered(known_headers(reply));
+        };
+        let pretty = settings.pretty || query.has("pretty");
+        match self.call(route, rest, query, request, from) {
+            Ok(work) => Begun::Working { work, pretty },
+            Err(reply) => Begun::Answered(known_headers(reply)),
+        }
+    }
+
+    /// The work of the handler; or the answer, where it is not reached.
+    fn call(
+        self: &Arc<Self>,
+        route: &'static Route,
         rest: String,
         query: Query,
         request: Request<Incoming>,
         from: Option<IpAddr>,
-    ) -> Outcome {
+    ) -> Result<Pending<'static, Outcome>, Reply> {
         let allow = || format!("OPTIONS,{}", route.methods.join(","));
         if request.method() == Method::OPTIONS {
             let reply = if route.path == v1::QUERY {
@@ -122,34 +134,36 @@ impl Router {
             } else {
                 Reply::empty()
             };
-            return Ok(reply.with("allow", allow()));
+            return Err(reply.with("allow", allow()));
         }
         if !route.methods.contains(&request.method().as_str()) {
             let text = format!("method {} not allowed", request.method());
-            return Ok(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
+            return Err(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
         }
+        let is_get = request.method() == Method::GET;
+        self.let_through(route, is_get, from)?;
         route.refuses.check(&query, request.headers())?;
-        let (api, source) = (self.api.clone(), asked_for(request.headers()).or(from));
-        let wants_openmetrics = wants_openmetrics(request.headers());
-        let wants_text = wants_text(request.headers());
-        let (method, rest_bytes) = (request.method().clone(), odd_bytes(&rest, route, &request));
-        let is_get = method == Method::GET;
-        let call = |body, stream| Call {
-            api,
-            method,
+        let headers = request.headers();
+        let call = Call {
+            api: self.api.clone(),
+            method: request.method().clone(),
+            rest_bytes: odd_bytes(&rest, route, &request),
             rest,
-            rest_bytes,
             query,
-            source,
-            wants_openmetrics,
-            wants_text,
-            body,
-            stream,
+            source: asked_for(headers).or(from),
+            cache_control: text_of(headers, CACHE_CONTROL),
+            wants_openmetrics: wants_openmetrics(headers),
+            wants_text: wants_text(headers),
+            body: Bytes::new(),
+            stream: None,
         };
-        if is_get {
-            drop(request); // its headers hold the buffer that they were read into
-            return (route.handler)(call(Bytes::new(), None)).await;
-        }
+        Ok(match is_get {
+            true => (route.handler)(call),
+            false => Box::pin(self.clone().with_body(route, call, request)),
+        })
+    }
+
+    async fn with_body(self: Arc<Self>, route: &Route, call: Call, request: Request<Incoming>) -> Outcome {
         let (body_wait, bytes_max) = {
             let limits = &self.api.settings.load().limits;
             (limits.body_wait, (route.takes.bytes_max)(limits))
@@ -157,20 +171,54 @@ impl Router {
         let until = Instant::now() + body_wait;
         // Held until the answer, so that no more bodies than this are being worked on.
         let Ok(Ok(_turn)) = timeout_at(until, self.bodies.acquire()).await else {
+            self.counters.refused(Refused::BodiesAtOnce);
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
         if route.takes.as_it_comes {
-            let stream = Stream(request.into_body());
-            return (route.handler)(call(Bytes::new(), Some(stream))).await;
+            let stream = Some(Stream(request.into_body()));
+            return (route.handler)(Call { stream, ..call }).await;
         }
         match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
-            Ok(Ok(body)) => (route.handler)(call(body, None)).await,
-            Ok(Err(fault)) => Ok(Reply::from(fault).last()),
+            Ok(Ok(body)) => (route.handler)(Call { body, ..call }).await,
+            Ok(Err(fault)) => {
+                if fault.status == StatusCode::PAYLOAD_TOO_LARGE {
+                    self.counters.refused(Refused::BodyBytes);
+                }
+                Ok(Reply::from(fault).last())
+            }
             Err(_) => {
+                self.counters.refused(Refused::BodyWait);
                 Ok(Reply::from(Fault::new(StatusCode::REQUEST_TIMEOUT, "Request body took too long")).last())
             }
         }
     }
+
+    /// Whether an operator lets it through, by who asks and by how many ask.
+    fn let_through(&self, route: &Route, is_get: bool, from: Option<IpAddr>) -> Result<(), Fault> {
+        let settings = self.api.settings.load();
+        if !is_get {
+            guard::may_write(&settings, from)?;
+        }
+        self.ration.take(&settings.rates, route.path, is_get, &self.counters, Instant::now())
+    }
+}
+
+/// A request whose line and headers are read.
+enum Begun {
+    Answered(Reply),
+    Working { work: Pending<'static, Outcome>, pretty: bool },
+}
+
+/// As it is sent: compact, or nested.
+fn printed(mut reply: Reply, pretty: bool) -> Reply {
+    if pretty {
+        reply.body = match reply.body {
+            Body::Json(json) => Body::Json(encode::pretty(&json)),
+            Body::List(list) => Body::Json(encode::pretty(&list.to_vec())),
+            other => other,
+        };
+    }
+    reply
 }
 
 impl Takes {
@@ -214,13 +262,13 @@ fn odd_bytes(rest: &str, route: &Route, request: &Request<Incoming>) -> Option<V
 }
 
 /// The route of a request and what followed its path; or the answer, where there is none.
-fn line(request: &Request<Incoming>) -> Result<(&'static Route, String), Reply> {
+fn line(request: &Request<Incoming>, any_character: bool) -> Result<(&'static Route, String), Reply> {
     let malformed = |text: &str| Reply::from(Fault::bad(text)).last();
     if request.version() >= Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return Err(malformed("400 Bad Request: missing required Host header"));
     }
     let path = query::decode(request.uri().path()).ok_or_else(|| malformed("400 Bad Request"))?;
-    if !path.chars().all(is_printable) {
+    if !any_character && !path.chars().all(is_printable) {
         return Err(Fault::bad("").into());
     }
     let clean = clean(&path);
@@ -329,6 +377,11 @@ async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> R
 fn asked_for(headers: &HeaderMap) -> Option<IpAddr> {
     let named = headers.get("x-forwarded-for")?.to_str().ok()?;
     named.split(',').next()?.trim().parse().ok()
+}
+
+/// A header's value; empty where there is none.
+fn text_of(headers: &HeaderMap, name: HeaderName) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().into()
 }
 
 /// `gzip` by name, and not at a quality of 0.

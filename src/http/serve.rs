@@ -6,35 +6,36 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::{Pin, pin},
+    path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Socket, Type};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
-    net::{TcpListener, TcpStream},
+    io::{AsyncReadExt, AsyncWriteExt},
     task::JoinSet,
-    time::{self, Instant, Sleep, timeout},
+    time::{self, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::Agent,
     call::Api,
+    counters::{Counters, Refused},
     route::Router,
-    settings::{Limits, Settings},
+    settings::{Settings, UnixSocket},
+    stream::{Bound, Listener, Stream, Taken},
 };
 
 /// Where the API is asked: bound, and not answering yet.
 pub struct Server {
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Bound>,
     addrs: Vec<SocketAddr>,
+    counters: Arc<Counters>,
 }
 
 /// An address that cannot be had. Nothing was left bound.
@@ -45,9 +46,16 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// A socket of the file system that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("HTTP cannot listen on unix://{}: {source}", path.display())]
+pub struct UnixError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
 /// After a failed accept (no descriptors left, mostly), so that an error that stays does not take the whole core.
 const ERROR_PAUSE: Duration = Duration::from_millis(20);
-const BACKLOG: i32 = 1024;
 /// Connections being told that they cannot stay; beyond these they are not told.
 const TURNED_AWAY_MAX: usize = 64;
 const TURNED_AWAY_WAIT: Duration = Duration::from_secs(1);
@@ -63,7 +71,7 @@ impl Server {
         addrs: &[SocketAddr],
         mut handed: Vec<std::net::TcpListener>,
     ) -> Result<Server, BindError> {
-        let mut server = Server { listeners: Vec::new(), addrs: Vec::new() };
+        let mut server = Server { listeners: Vec::new(), addrs: Vec::new(), counters: Arc::default() };
         // `::` alone takes IPv4 as well, as it does in Consul; beside 0.0.0.0 it must not.
         let only_v6 = addrs.iter().any(|addr| addr.ip() == Ipv4Addr::UNSPECIFIED);
         for &addr in addrs {
@@ -71,14 +79,32 @@ impl Server {
                 |socket: &std::net::TcpListener| socket.local_addr().is_ok_and(|own| own == addr);
             let ready = match handed.iter().position(stands_for) {
                 Some(at) => Ok(handed.swap_remove(at)),
-                None => listen(addr, only_v6),
+                None => Bound::tcp(addr, only_v6),
             };
             let bound = ready.and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (own, listener) = bound.map_err(|source| BindError { addr, source })?;
             server.addrs.push(own);
-            server.listeners.push(listener);
+            server.listeners.push(Bound::Tcp(listener));
         }
         Ok(server)
+    }
+
+    /// Takes these as well.
+    ///
+    /// # Errors
+    /// The first that cannot be had. Nothing is left bound.
+    pub fn beside_unix(mut self, sockets: &[UnixSocket]) -> Result<Server, UnixError> {
+        for socket in sockets {
+            let bound = Bound::unix(socket);
+            let bound = bound.map_err(|source| UnixError { path: socket.path.clone(), source });
+            self.listeners.push(bound?);
+        }
+        Ok(self)
+    }
+
+    /// To be read at any time, while it runs and after.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 
     /// With the ports that were taken where 0 was asked.
@@ -97,17 +123,17 @@ impl Server {
         settings: Arc<ArcSwap<Settings>>,
         shutdown: CancellationToken,
     ) -> io::Result<()> {
-        let limits = settings.load().limits.clone();
         let seats = Arc::new(Seats { settings: settings.clone(), taken: Mutex::default() });
-        let api = Api { agent, settings, stop: shutdown.clone() };
-        let router = Arc::new(Router::new(Arc::new(api)));
+        let api = Api { agent, settings: settings.clone(), stop: shutdown.clone() };
+        let router = Arc::new(Router::new(Arc::new(api), self.counters.clone()));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {
-                listener: accepting(listener)?,
+                listener: Listener::of(listener)?,
                 router: router.clone(),
                 seats: seats.clone(),
-                limits: limits.clone(),
+                settings: settings.clone(),
+                counters: self.counters.clone(),
                 shutdown: shutdown.clone(),
             };
             doors.spawn(door.serve());
@@ -115,32 +141,18 @@ impl Server {
         while let Some(ended) = doors.join_next().await {
             ended.expect("a listener's task returns, it does not panic");
         }
+        shutdown.cancelled().await; // where there is no listener, nothing else waits for it
         Ok(())
     }
 }
 
-fn accepting(listener: std::net::TcpListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?; // one handed over may not be
-    TcpListener::from_std(listener)
-}
-
-fn listen(addr: SocketAddr, only_v6: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() && only_v6 {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// One listener with its connections.
 struct Door {
-    listener: TcpListener,
+    listener: Listener,
     router: Arc<Router>,
     seats: Arc<Seats>,
-    limits: Limits,
+    settings: Arc<ArcSwap<Settings>>,
+    counters: Arc<Counters>,
     shutdown: CancellationToken,
 }
 
@@ -164,9 +176,13 @@ impl Door {
                 time::sleep(ERROR_PAUSE).await;
                 continue;
             };
-            match self.seats.take(from.ip().to_canonical()) {
+            let seat = self.seats.take(from);
+            if let Err(full) = &seat {
+                self.counters.refused(full.limit());
+            }
+            match seat {
                 Ok(seat) => {
-                    connections.spawn(self.connection(stream, from.ip(), seat));
+                    connections.spawn(self.connection(stream, from, seat));
                 }
                 Err(full) if turned_away.len() < TURNED_AWAY_MAX => {
                     turned_away.spawn(timeout(TURNED_AWAY_WAIT, turn_away(stream, full)));
@@ -179,24 +195,28 @@ impl Door {
     }
 
     /// One connection, until its client leaves it or we stop.
-    fn connection(&self, stream: TcpStream, from: IpAddr, seat: Seat) -> impl Future<Output = ()> + use<> {
+    fn connection(
+        &self,
+        stream: Stream,
+        from: Option<IpAddr>,
+        seat: Seat,
+    ) -> impl Future<Output = ()> + use<> {
+        let settings = self.settings.load();
+        let limits = &settings.limits;
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
-            .header_read_timeout(self.limits.request_wait)
-            .max_buf_size(self.limits.header_bytes_max.max(HEADER_BYTES_MIN))
+            .header_read_timeout(limits.request_wait)
+            .max_buf_size(limits.header_bytes_max.max(HEADER_BYTES_MIN))
             .title_case_headers(true);
-        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
-        let (send_wait, stop_wait) = (self.limits.send_wait, self.limits.stop_wait);
+        let (router, shutdown, stop_wait) = (self.router.clone(), self.shutdown.clone(), limits.stop_wait);
+        let answer = service_fn(move |request| {
+            let answer = router.answer(request, from);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let connection = http.serve_connection(TokioIo::new(Taken::new(stream, limits.send_wait)), answer);
         async move {
             let _seat = seat;
-            // Answers go out whole; waiting to fill a packet would only delay them.
-            let _ = stream.set_nodelay(true);
-            let answer = service_fn(move |request| {
-                let router = router.clone();
-                async move { Ok::<_, Infallible>(router.answer(request, Some(from)).await) }
-            });
-            let stream = TokioIo::new(Taken { stream, send_wait, stalled: None });
-            let mut connection = pin!(http.serve_connection(stream, answer));
+            let mut connection = pin!(connection);
             // A client that breaks off is no fault of ours.
             let ended = tokio::select! {
                 _ = connection.as_mut() => true,
@@ -214,7 +234,7 @@ impl Door {
 const HEADER_BYTES_MIN: usize = 8192;
 
 /// Says why, and waits until the client has read it: closing with its request unread could take the answer back.
-async fn turn_away(mut stream: TcpStream, full: Full) -> io::Result<()> {
+async fn turn_away(stream: Stream, full: Full) -> io::Result<()> {
     let (status, text) = match full {
         Full::Client => (
             "429 Too Many Requests",
@@ -226,6 +246,7 @@ async fn turn_away(mut stream: TcpStream, full: Full) -> io::Result<()> {
     let answer = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
     );
+    let mut stream = Taken::new(stream, TURNED_AWAY_WAIT);
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     while stream.read(&mut [0; 1024]).await? > 0 {}
@@ -246,7 +267,7 @@ struct Taking {
 
 /// Given back when dropped.
 struct Seat {
-    client: IpAddr,
+    client: Option<IpAddr>,
     seats: Arc<Seats>,
 }
 
@@ -257,18 +278,31 @@ enum Full {
     Client,
 }
 
+impl Full {
+    fn limit(&self) -> Refused {
+        match self {
+            Full::All => Refused::Connections,
+            Full::Client => Refused::ConnectionsOfClient,
+        }
+    }
+}
+
 impl Seats {
-    fn take(self: &Arc<Self>, client: IpAddr) -> Result<Seat, Full> {
+    /// Clients without an address have no limit of their own.
+    fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Result<Seat, Full> {
         let settings = self.settings.load();
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= settings.limits.connections_max {
             return Err(Full::All);
         }
-        if taken.by_client.get(&client).copied().unwrap_or(0) >= settings.connections_per_address_max {
+        let of_client = client.and_then(|client| taken.by_client.get(&client)).copied().unwrap_or(0);
+        if of_client >= settings.connections_per_address_max {
             return Err(Full::Client);
         }
         taken.all += 1;
-        *taken.by_client.entry(client).or_default() += 1;
+        if let Some(client) = client {
+            *taken.by_client.entry(client).or_default() += 1;
+        }
         Ok(Seat { client, seats: self.clone() })
     }
 }
@@ -277,70 +311,12 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.all -= 1;
-        if let Some(count) = taken.by_client.get_mut(&self.client) {
+        let Some(client) = self.client else { return };
+        if let Some(count) = taken.by_client.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
-                taken.by_client.remove(&self.client);
+                taken.by_client.remove(&client);
             }
         }
-    }
-}
-
-/// A connection whose client must go on taking what it is sent.
-struct Taken {
-    stream: TcpStream,
-    send_wait: Duration,
-    /// Since the client stopped taking.
-    stalled: Option<Pin<Box<Sleep>>>,
-}
-
-impl Taken {
-    fn progress<T>(&mut self, cx: &mut Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if sent.is_ready() {
-            self.stalled = None;
-            return sent;
-        }
-        let deadline = Instant::now() + self.send_wait;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(time::sleep_until(deadline)));
-        ready!(stalled.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl AsyncRead for Taken {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Taken {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(cx, sent)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.progress(cx, sent)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,11 +1,14 @@
 //! What an operator sets of the HTTP API.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use hyper::header::{HeaderName, HeaderValue};
 
-/// Everything but the addresses, which are handed over bound. All of it but `limits` may change at a reload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use crate::catalog::Network;
+
+/// Everything but the addresses, which are handed over bound. All of it may change at a reload: what belongs to a
+/// connection counts from the next one on, and `Limits::bodies_max` from the next start.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Put on every answer; see [`response_header`].
     pub response_headers: Vec<(HeaderName, HeaderValue)>,
@@ -21,6 +24,46 @@ pub struct Settings {
     /// The least time to live that a session may ask for.
     pub session_ttl_min: Duration,
     pub limits: Limits,
+    /// How fast requests may come.
+    pub rates: Rates,
+    /// Beginnings of paths that nobody may ask for.
+    pub blocked: Vec<String>,
+    /// Who may do more than read; everyone, where nobody is named.
+    pub writers: Vec<Network>,
+    /// Let characters pass in a path that cannot be printed.
+    pub any_character: bool,
+    /// Say of answers to `?cached` that they came from memory.
+    pub use_cache: bool,
+}
+
+/// Requests a second, of all clients together; `None` is no limit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rates {
+    pub mode: Mode,
+    pub reads_per_sec: Option<f64>,
+    pub writes_per_sec: Option<f64>,
+}
+
+/// What becomes of a request beyond its rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is counted.
+    #[default]
+    Disabled,
+    /// It is counted and logged.
+    Permissive,
+    /// It is refused, too.
+    Enforcing,
+}
+
+/// A socket of the file system to listen at. What is not said is as this process has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnixSocket {
+    pub path: PathBuf,
+    pub user: Option<u32>,
+    pub group: Option<u32>,
+    /// Permission bits.
+    pub mode: Option<u32>,
 }
 
 /// What clients may take of us.
@@ -61,6 +104,23 @@ impl Default for Settings {
             query_wait_max: Duration::from_secs(600),
             session_ttl_min: Duration::from_secs(10),
             limits: Limits::default(),
+            rates: Rates::default(),
+            blocked: Vec::new(),
+            writers: Vec::new(),
+            any_character: false,
+            use_cache: true,
+        }
+    }
+}
+
+impl Mode {
+    pub const ALL: [Mode; 3] = [Mode::Disabled, Mode::Permissive, Mode::Enforcing];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Mode::Disabled => "disabled",
+            Mode::Permissive => "permissive",
+            Mode::Enforcing => "enforcing",
         }
     }
 }

@@ -31,6 +31,7 @@ async fn only_what_changes_something_is_published_and_wakes() {
     let raft = Started::new().await;
     raft.propose(register("ash", 80)).await.unwrap().unwrap();
     let wait = raft.waiters().register(vec![Topic::Service("web".into()), Topic::Nodes, Topic::Checks]);
+    let mut changed = Box::pin(wait.changed());
     let before = raft.catalog();
 
     let same = raft.propose(register("ash", 80)).await.unwrap().unwrap();
@@ -43,12 +44,11 @@ async fn only_what_changes_something_is_published_and_wakes() {
     }));
     assert!(Arc::ptr_eq(&before, &raft.catalog()), "neither publishes");
     assert!(raft.propose(other).await.unwrap().unwrap().changed);
-    assert_eq!(now(wait.changed()).await, None, "none of them wakes");
+    assert_eq!(now(changed.as_mut()).await, None, "none of them wakes");
 
     raft.propose(register("ash", 81)).await.unwrap().unwrap();
-    wait.changed().await;
+    changed.await;
     assert_eq!(raft.catalog().index(), 3);
-    drop(wait);
     assert_eq!(raft.waiters().topics(), 0);
     raft.stop().await;
 }

@@ -34,7 +34,7 @@ pub struct Waiters {
 pub struct Wait {
     waiters: Arc<Waiters>,
     topics: Vec<Topic>,
-    /// By which it finds itself among those who wait for the same, however many.
+    /// By which it finds itself among those who wait for the same, however many. A change takes it out.
     id: u64,
     notify: Arc<Notify>,
     replaced: u64,
@@ -75,10 +75,10 @@ impl Waiters {
     }
 
     fn wake_one(&self, topic: &Topic) -> usize {
-        let shard = self.shard(topic);
-        let waiting = shard.get(topic);
-        waiting.into_iter().flat_map(HashMap::values).for_each(|notify| notify.notify_one());
-        waiting.map_or(0, HashMap::len)
+        // Taken out, so that whoever wakes at once does not wait for the shard while the others are woken.
+        let waiting = self.shard(topic).remove(topic).unwrap_or_default();
+        waiting.values().for_each(|notify| notify.notify_one());
+        waiting.len()
     }
 
     /// Registrations that wait now.
@@ -114,8 +114,8 @@ impl Waiters {
 }
 
 impl Wait {
-    /// Returns after a change to one of the topics since this was registered, or since the last return.
-    pub async fn changed(&self) -> Woken {
+    /// Returns after a change to one of the topics since this was registered.
+    pub async fn changed(self) -> Woken {
         self.notify.notified().await;
         match self.waiters.replaced.load(Ordering::Acquire) == self.replaced {
             true => Woken::ByChange,
@@ -163,26 +163,26 @@ mod tests {
         let web = waiters.register(vec![Topic::Service("web".into()), Topic::ServiceGone]);
         let web_too = waiters.register(vec![Topic::Service("web".into())]);
         let db = waiters.register(vec![Topic::Service("db".into())]);
-        assert_eq!(waiters.wake(&[Topic::Service("web".into())]), 2);
-        assert_eq!(web.changed().await, Woken::ByChange);
-        web_too.changed().await;
         assert_eq!(
             waiters.wake(&[Topic::Nodes, Topic::Service("other".into())]),
             0,
             "a change to another wakes none"
         );
         assert_eq!(waiters.topics(), 3);
-        drop(web);
-        assert_eq!(waiters.topics(), 2, "what it held alone is free at once");
+        let web_three = waiters.register(vec![Topic::Service("web".into())]);
+        drop(web_three);
         assert_eq!(
             waiters.wake(&[Topic::Service("web".into())]),
-            1,
-            "who waited for the same goes on waiting"
+            2,
+            "who waits for the same goes on waiting"
         );
+        assert_eq!(waiters.wake(&[Topic::Service("web".into())]), 0, "and is woken once");
+        assert_eq!(waiters.topics(), 2, "the other topic of one of them");
+        assert_eq!((web.changed().await, web_too.changed().await), (Woken::ByChange, Woken::ByChange));
+        assert_eq!(waiters.topics(), 1, "what he held alone is free at once");
         waiters.wake_all();
+        assert_eq!((waiters.waiting(), waiters.woken()), (1, 3));
         assert_eq!(db.changed().await, Woken::ByReplacement);
-        assert_eq!((waiters.waiting(), waiters.woken()), (2, 5));
-        drop((web_too, db));
         assert_eq!((waiters.topics(), waiters.waiting()), (0, 0));
     }
 
@@ -193,14 +193,13 @@ mod tests {
         let tree = |prefix: &str| wait(Topic::KvTree(prefix.into()));
         let (root, own, other, key) = (tree(""), tree("a/"), tree("b/"), wait(Topic::Kv("a/x".into())));
         assert_eq!(waiters.wake(&[Topic::Kv("a/x".into())]), 3);
-        assert_eq!(
-            waiters.wake(&[Topic::Kv("b".into())]),
-            1,
-            "shorter than what is waited for: the root alone"
-        );
+        let root_again = tree("");
+        let shorter = waiters.wake(&[Topic::Kv("b".into())]);
+        assert_eq!(shorter, 1, "than what is waited for: the root alone");
         drop(own);
+        let (root_anew, key_anew) = (tree(""), wait(Topic::Kv("a/x".into())));
         assert_eq!(waiters.wake(&[Topic::Kv("a/x".into())]), 2);
-        drop((root, other, key));
+        drop((root, root_again, other, key, root_anew, key_anew));
         assert!(waiters.topics() == 0 && lock(&waiters.prefixes).is_empty());
     }
 }

@@ -101,11 +101,14 @@ async fn the_leader_keeps_its_rows() {
     is_ready.await.unwrap();
     let index = raft.catalog().index();
 
-    let wait = raft.waiters().register(vec![Topic::Service("consul".into())]);
     raft.propose(Command::Deregister { node: "oak".into(), target: Target::Node }).await.unwrap().unwrap();
     let repaired = async {
-        while raft.catalog().service("consul").is_none() {
-            wait.changed().await;
+        loop {
+            let changed = raft.subscribe(vec![Topic::Service("consul".into())]);
+            if raft.catalog().service("consul").is_some() {
+                break;
+            }
+            changed.await;
         }
     };
     tokio::time::timeout(Duration::from_secs(30), repaired).await.expect("the rows come back");

@@ -42,6 +42,7 @@ pub struct Memory {
     /// Of the catalog: the topics of each, or that all of it was replaced.
     changes: broadcast::Sender<Option<Vec<Topic>>>,
     waiting: Arc<AtomicUsize>,
+    woken: Arc<AtomicUsize>,
 }
 
 struct OwnCheck {
@@ -96,6 +97,7 @@ impl Memory {
             changed: watch::channel(()).0,
             changes: broadcast::channel(64).0,
             waiting: Arc::default(),
+            woken: Arc::default(),
         })
     }
 
@@ -108,6 +110,11 @@ impl Memory {
     /// Reads that wait for a change now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// How often a read was woken by a change.
+    pub fn woken(&self) -> usize {
+        self.woken.load(Ordering::SeqCst)
     }
 
     fn put_check(&self, definition: &Definition) {
@@ -151,16 +158,19 @@ impl Subscribe for Memory {
         assert!(!topics.is_empty());
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let (waiting, mut changes) = (Waiting(self.waiting.clone()), self.changes.subscribe());
+        let woken = self.woken.clone();
         Box::pin(async move {
             let _waiting = waiting;
-            loop {
+            let why = loop {
                 match changes.recv().await {
                     Ok(Some(changed))
                         if !changed.iter().any(|topic| topics.iter().any(|own| is_told(own, topic))) => {}
-                    Ok(None) => return Woken::ByReplacement,
-                    _ => return Woken::ByChange,
+                    Ok(None) => break Woken::ByReplacement,
+                    _ => break Woken::ByChange,
                 }
-            }
+            };
+            woken.fetch_add(1, Ordering::SeqCst);
+            why
         })
     }
 }

@@ -44,7 +44,7 @@ use super::tally::Counters;
 
 pub use cache::{Failure, Known};
 pub use message::Question;
-pub use settings::{Network, Recursion, Strategy};
+pub use settings::{Recursion, Strategy};
 
 /// Asks elsewhere. Cloned, it is the same one.
 #[derive(Clone)]
