@@ -141,13 +141,18 @@ pub fn node(json: &mut Json, node: &Node) {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empty {
     List,
-    /// In what prepared queries answer.
+    /// In what prepared queries and transactions answer.
     Null,
 }
 
 /// NodeService: a service, under its node.
 pub fn node_service(json: &mut Json, service: &Service) {
     node_service_as(json, service, Empty::List);
+}
+
+/// The same, as a transaction yields it.
+pub fn node_service_of_txn(json: &mut Json, service: &Service) {
+    node_service_as(json, service, Empty::Null);
 }
 
 fn node_service_as(json: &mut Json, service: &Service, empty: Empty) {
@@ -226,6 +231,11 @@ pub fn agent_service(json: &mut Json, service: &Service, datacenter: &str, hash:
 /// HealthCheck. An agent's own checks are not in a catalog: their indexes are 0.
 pub fn check(json: &mut Json, check: &Check, indexes: (u64, u64)) {
     check_as(json, check, indexes, Empty::List);
+}
+
+/// The same, as a transaction yields it.
+pub fn check_of_txn(json: &mut Json, check: &Check) {
+    check_as(json, check, (check.created, check.modified), Empty::Null);
 }
 
 fn check_as(json: &mut Json, check: &Check, (created, modified): (u64, u64), empty: Empty) {

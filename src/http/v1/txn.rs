@@ -157,10 +157,8 @@ fn write_results(json: &mut Json, found: &[Found]) {
             json.object(|json| match one {
                 Found::Entry(entry) => encode::entry(json.key("KV"), entry),
                 Found::Node(node) => encode::node(json.key("Node"), node),
-                Found::Service(service) => encode::node_service(json.key("Service"), service),
-                Found::Check(check) => {
-                    encode::check(json.key("Check"), check, (check.created, check.modified));
-                }
+                Found::Service(service) => encode::node_service_of_txn(json.key("Service"), service),
+                Found::Check(check) => encode::check_of_txn(json.key("Check"), check),
             });
         }
     });
