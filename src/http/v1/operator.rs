@@ -136,7 +136,7 @@ async fn autopilot(call: Call) -> Outcome {
     call.own_datacenter()?;
     let refused = |Malformed(text)| Fault::bad(format!("Error parsing autopilot config: {text}"));
     let autopilot = call.body().and_then(decode_autopilot).map_err(refused)?;
-    let cas = call.query.get("cas").map(|index| {
+    let cas = call.query.all("cas").next().map(|index| {
         let refused =
             |_| format!("Error parsing cas value: strconv.ParseUint: parsing {index:?}: invalid syntax");
         index.parse().map_err(refused).map_err(Fault::bad)
