@@ -121,7 +121,8 @@ impl<'a> Write<'a> {
             }
             self.touch_state(former);
             if former.service_id != check.service_id {
-                self.remove_check(node, &former.id);
+                // It is not gone, and goes on vouching.
+                self.take_check(node, &home, &former.id);
             }
         }
         check.modified = self.index;
@@ -186,12 +187,16 @@ impl<'a> Write<'a> {
 
     pub fn remove_check(&mut self, node: &Key, id: &str) {
         let Some(home) = self.catalog.nodes.get(node).cloned() else { return };
+        if home.all_checks().any(|check| check.id.eq_ignore_ascii_case(id)) {
+            self.end_vouching(node, id);
+            self.take_check(node, &home, id);
+        }
+    }
+
+    fn take_check(&mut self, node: &Key, home: &Home, id: &str) {
         let is_it = |check: &Arc<Check>| check.id.eq_ignore_ascii_case(id);
         let without =
             |checks: &Arc<[Arc<Check>]>| checks.iter().filter(|check| !is_it(check)).cloned().collect();
-        if home.all_checks().any(is_it) {
-            self.end_vouching(node, id);
-        }
         if let Some(check) = home.checks.iter().find(|check| is_it(check)) {
             self.home(node).checks = without(&home.checks);
             self.rejoin(node);

@@ -126,6 +126,9 @@ fn a_session_ends_with_whatever_vouches_for_it() {
         (vec!["C-NODE"], critical("c-node", ""), false),
         (vec!["c-web"], critical("c-web", "web"), false),
         (vec!["c-web"], critical("c-node", ""), true),
+        // It speaks for something else from now on, and is there all the while.
+        (vec!["c-web"], warning("c-web", ""), true),
+        (vec!["c-web"], critical("c-web", ""), false),
         (vec!["c-web"], deregister("ash", Target::Service("web".into())), false),
         (vec!["c-node"], deregister("ash", Target::Service("web".into())), true),
         (vec!["c-node"], deregister("ASH", Target::Check("c-node".into())), false),
