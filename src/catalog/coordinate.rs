@@ -1,7 +1,7 @@
 //! Network coordinates: where nodes say that they are, so that the round trip between two of them can be told without
 //! measuring it (`cluster.md` §8). How a node comes to its coordinate is not known here.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ impl Catalog {
         for item in items.drain(..) {
             far.push((self.distance(&from, node_of(&item)), item));
         }
-        far.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+        far.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         items.extend(far.into_iter().map(|(_, item)| item));
     }
 
@@ -179,6 +179,15 @@ mod tests {
         assert_eq!(nearest(&catalog, "A"), "a C b d e");
         assert_eq!(nearest(&catalog, "d"), "a b C d e", "nobody knows where it is");
         assert_eq!(nearest(&catalog, "nobody"), "a b C d e");
+    }
+
+    /// As only an archive of another's making has it.
+    #[test]
+    fn what_is_no_place_is_nowhere() {
+        let mut catalog = with_nodes(&["a", "b", "c", "d"]);
+        let batch = vec![told("a", "", 1.), told("b", "", f64::NAN), told("c", "", 3.), told("d", "", 2.)];
+        catalog.apply(Command::Coordinates(batch)).0.unwrap();
+        assert_eq!(nearest(&catalog, "a"), "a d c b");
     }
 
     #[test]
