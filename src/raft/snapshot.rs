@@ -13,6 +13,7 @@ use std::{
 };
 
 use openraft::{BasicNode, SnapshotMeta};
+use serde::Deserialize;
 
 use super::stored::{self, Damage};
 use crate::catalog::{Catalog, Mismatch, Row};
@@ -42,6 +43,8 @@ const MAGIC: &[u8; 8] = b"lictsnap";
 const VERSION: u32 = 2;
 /// A frame is closed when it holds this much.
 const FRAME_BYTES: usize = 64 << 10;
+/// How deep a row goes, pieces of a restore included; twice what there is. A row that goes on and on ends the stack.
+const DEPTH_MAX: usize = 64;
 const ENDING: &str = "snapshot";
 
 impl Snapshots {
@@ -286,7 +289,9 @@ impl<R: Read> Iterator for Rows<R> {
                 Err(fault) => return Some(Err(fault)),
             }
         }
-        Some(rmp_serde::from_read(&mut self.frame).map_err(|error| Fault::Damaged(error.to_string())))
+        let mut row = rmp_serde::Deserializer::new(&mut self.frame);
+        row.set_max_depth(DEPTH_MAX);
+        Some(Row::deserialize(&mut row).map_err(|error| Fault::Damaged(error.to_string())))
     }
 }
 
@@ -296,7 +301,7 @@ fn read_u32(from: &mut impl Read) -> io::Result<u32> {
     Ok(u32::from_le_bytes(bytes))
 }
 
-fn checksum(number: u32, bytes: &[u8]) -> u32 {
+pub(super) fn checksum(number: u32, bytes: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&number.to_le_bytes());
     sum.update(bytes);

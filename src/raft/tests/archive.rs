@@ -167,3 +167,22 @@ fn an_archive_of_a_released_version_is_read() {
         "Nodes 3, Services 72, Checks 1, KVS 1, Tombstones 1, Sessions 1, LockDelays 0, Coordinates 1, PreparedQueries 1, Autopilot 1, Indexes 3"
     );
 }
+
+/// A row may hold rows, and so on: what goes deeper than any catalog does is refused before there is no stack left.
+#[test]
+fn rows_in_rows_in_rows_are_refused() {
+    let mut row = crate::catalog::Row::Indexes(Default::default());
+    for _ in 0..300 {
+        row = crate::catalog::Row::Staged { id: uuid::Uuid::nil(), rows: [row].into() };
+    }
+    let mut plain = Vec::new();
+    snapshot::write(&mut plain, &openraft::SnapshotMeta::default(), &Catalog::default()).unwrap();
+    let end = plain.split_off(plain.len() - 8);
+    let mut frame = Vec::new();
+    rmp_serde::encode::write_named(&mut frame, &row).unwrap();
+    plain.extend((frame.len() as u32).to_le_bytes());
+    plain.extend(snapshot::checksum(2, &frame).to_le_bytes());
+    plain.extend(frame);
+    plain.extend(end);
+    assert_eq!(fault(&zipped(&plain)), "failed to read snapshot: depth limit exceeded");
+}
