@@ -194,7 +194,10 @@ impl Write<'_> {
                     Some(holder) if holder != session => return Ok(false),
                     Some(_) => {}
                     None if self.catalog.lock_delay(&entry.key).is_some() => return Ok(false),
-                    None => (entry.session, entry.lock_index) = (Some(session), entry.lock_index + 1),
+                    None => {
+                        (entry.session, entry.lock_index) =
+                            (Some(session), entry.lock_index.saturating_add(1))
+                    }
                 }
             }
             KvVerb::Unlock(session) if entry.session == Some(session) => entry.session = None,

@@ -89,12 +89,18 @@ pub enum Mismatch {
     NoIndexes,
     #[error("the service {0:?} has instances and no row of its own")]
     NoGroup(Text),
+    #[error("the service {0:?} has two rows of its own")]
+    SecondGroup(Text),
+    #[error("nothing can come after the index {0}")]
+    LastIndex(u64),
     #[error("the service {0:?} has a row and no instance")]
     NoInstance(Text),
     #[error("the node {0:?}, or a service on it, comes twice or out of order")]
     Order(Text),
     #[error("the key {0:?} is held by a session that is not there")]
     NoHolder(Blob),
+    #[error("a session is on the node {0:?}, which is not there")]
+    NoNodeUnder(Text),
     #[error("services come before any node")]
     NoNode,
     #[error("the node {0:?} has a coordinate and is not there")]
@@ -207,14 +213,17 @@ struct Gathered {
 impl Building {
     fn add(&mut self, row: Row) -> Result<(), Mismatch> {
         match row {
+            Row::Indexes(Indexes { index: index @ u64::MAX, .. }) => return Err(Mismatch::LastIndex(index)),
             Row::Indexes(indexes) => self.add_indexes(&indexes),
             _ if !self.has_indexes => return Err(Mismatch::NoIndexes),
             Row::Group { name, index } => {
                 let gathered = Gathered { name: name.clone(), index, instances: Vec::new() };
-                self.groups.insert(fold_key(&name), gathered);
+                if self.groups.insert(fold_key(&name), gathered).is_some() {
+                    return Err(Mismatch::SecondGroup(name));
+                }
             }
             Row::Node(row) => self.add_node(row)?,
-            Row::Session(session) => self.catalog.sessions.insert(session),
+            Row::Session(session) => self.add_session(session)?,
             Row::Entry(entry) => self.add_entry(entry)?,
             Row::Tombstone { key, index } => self.catalog.kv.restore_tombstone(key, index),
             Row::LockDelay { key, delay } => self.catalog.kv.restore_delay(key, delay),
@@ -224,6 +233,14 @@ impl Building {
             Row::Autopilot(autopilot) => self.catalog.autopilot = Some(autopilot),
             Row::Staged { id, rows } => self.add_staged(id, rows),
         }
+        Ok(())
+    }
+
+    fn add_session(&mut self, session: Arc<Session>) -> Result<(), Mismatch> {
+        if self.catalog.node(&fold(&session.node)).is_none() {
+            return Err(Mismatch::NoNodeUnder(session.node.clone()));
+        }
+        self.catalog.sessions.insert(session);
         Ok(())
     }
 

@@ -138,8 +138,20 @@ fn rows_that_do_not_fit_each_other_are_refused() {
     assert_eq!(fault(without(first_node)), "services come before any node");
     let twice = [&rows[..=first_node + 1], &rows[first_node + 1..]].concat();
     assert_eq!(fault(twice), "the node \"ash\", or a service on it, comes twice or out of order");
+    let group = place(|row| matches!(row, Row::Group { .. }));
+    let again = [&rows[..=first_node], &rows[group..=group], &rows[first_node + 1..]].concat();
+    assert_eq!(fault(again), "the service \"web\" has two rows of its own");
+    let mut last = rows.clone();
+    last[0] = Row::Indexes(Indexes { index: u64::MAX, ..Indexes::default() });
+    assert_eq!(fault(last), "nothing can come after the index 18446744073709551615");
     let session = place(|row| matches!(row, Row::Session(_)));
+    let mut homeless = rows.clone();
+    homeless[session] = Row::Session(Session { node: "elm".into(), ..Session::default() }.into());
+    assert_eq!(fault(homeless), "a session is on the node \"elm\", which is not there");
     assert!(fault(without(session)).ends_with(" is bound to a session that is not there"));
     let birch = place(|row| matches!(row, Row::Node(row) if &*row.node.name == "birch"));
-    assert_eq!(fault(without(birch)), "the node \"birch\" has a coordinate and is not there");
+    assert_eq!(fault(without(birch)), "a session is on the node \"birch\", which is not there");
+    let mut bare = without(birch);
+    bare.retain(|row| !matches!(row, Row::Session(_)));
+    assert_eq!(fault(bare), "the node \"birch\" has a coordinate and is not there");
 }
