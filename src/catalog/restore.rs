@@ -32,9 +32,9 @@ pub(super) struct Staging {
 }
 
 impl Catalog {
-    /// Whether something has arrived of a catalog that is to take this one's place.
-    pub fn is_restoring(&self) -> bool {
-        self.staging.is_some()
+    /// The restore of which something has arrived, and which is not ended.
+    pub fn restoring(&self) -> Option<Uuid> {
+        self.staging.as_ref().map(|staging| staging.id)
     }
 
     /// As an archive should have it: without what has arrived of another one.

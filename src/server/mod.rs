@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Subscribe, Topic},
+    catalog::{Subscribe, Subscription, Topic},
     raft::{ProposeError, Raft},
 };
 use timers::Timers;
@@ -50,10 +50,11 @@ impl Endings {
 
     /// Until `shutdown`.
     pub async fn run(&self, raft: Raft, shutdown: CancellationToken) {
-        while shutdown.run_until_cancelled(self.step(&raft)).await.is_some() {}
+        let mut replaced = raft.subscribe(vec![Topic::Everything]);
+        while shutdown.run_until_cancelled(self.step(&raft, &mut replaced)).await.is_some() {}
     }
 
-    async fn step(&self, raft: &Raft) {
+    async fn step(&self, raft: &Raft, replaced: &mut Subscription) {
         let changed = raft.subscribe(vec![Topic::Sessions, Topic::LockDelays, Topic::Tombstones]);
         let next = {
             let mut timers = self.timers();
@@ -66,6 +67,12 @@ impl Endings {
         let soon = now() + FOLLOW_EVERY;
         let wake = next.unwrap_or(soon + IDLE).clamp(soon, soon + IDLE);
         tokio::select! {
+            biased;
+            // By its indexes it may look like the one before: all begin again, as under a new leader.
+            _ = &mut *replaced => {
+                *replaced = raft.subscribe(vec![Topic::Everything]);
+                return self.timers().clear();
+            }
             _ = changed => tokio::time::sleep_until(soon.into()).await,
             () = tokio::time::sleep_until(wake.into()) => {}
         }

@@ -32,7 +32,7 @@ const NOT_ALIVE: &str = "Agent not live or unreachable";
 pub fn reconcile(catalog: &Catalog, member: &Member) -> Option<Command> {
     let home = catalog.node(&fold(&member.name));
     if let Some(other) = home.map(|home| home.node()).filter(|node| node.id.is_some_and(|id| id != member.id))
-        && home.is_some_and(|home| home.checks().iter().any(|check| is_alive(check)))
+        && home.is_some_and(|home| home.all_checks().any(|check| holds_name(check)))
     {
         // It had this name before, as in an archive of a server that is no more: nobody else has it now.
         let (node, checks) = (Node::clone(other), vec![not_alive()]);
@@ -66,6 +66,11 @@ fn not_alive() -> Check {
 
 fn is_alive(check: &Check) -> bool {
     check.id.eq_ignore_ascii_case(SERF_HEALTH) && check.status == Status::Passing
+}
+
+/// Whatever is not critical keeps a node its name.
+fn holds_name(check: &Check) -> bool {
+    check.id.eq_ignore_ascii_case(SERF_HEALTH) && check.status != Status::Critical
 }
 
 fn serf_health() -> Check {

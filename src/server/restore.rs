@@ -18,7 +18,8 @@ const PIECE_BYTES: usize = 256 << 10;
 pub async fn restore(raft: &Raft, catalog: &Catalog) -> Result<(), String> {
     let id = Uuid::new_v4();
     let restored = send(raft, id, catalog).await;
-    if restored.is_err() {
+    // Another one that has begun since goes on.
+    if restored.is_err() && raft.catalog().restoring() == Some(id) {
         give_up(raft).await;
     }
     restored
@@ -26,7 +27,7 @@ pub async fn restore(raft: &Raft, catalog: &Catalog) -> Result<(), String> {
 
 /// Forgets what has arrived of a restore that nobody will end.
 pub async fn give_up(raft: &Raft) {
-    if raft.catalog().is_restoring()
+    if raft.catalog().restoring().is_some()
         && let Err(error) = propose(raft, Restore::GiveUp).await
     {
         tracing::warn!(error, "what has arrived of an archive takes memory until the next one does");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     catalog::{
-        Catalog, Check, Command, Health, Map, Node, Register, Restore, Service, Status, Target, Topic, Woken,
+        Catalog, Check, Command, Health, Map, Node, Register, Restore, SERF_HEALTH, Service, Session,
+        SessionWrite, Status, Table, Target, Topic, Woken,
     },
     raft,
 };
@@ -155,9 +156,9 @@ async fn what_is_restored_is_all_there_is() {
     let duties = tokio::spawn(keep(raft.clone(), member(), RECONCILE_EVERY, ready, shutdown.clone()));
     is_ready.await.unwrap();
     raft.propose(Command::Restore(Restore::Begin { id: uuid::Uuid::nil() })).await.unwrap().unwrap();
-    assert!(raft.catalog().is_restoring());
+    assert!(raft.catalog().restoring().is_some());
     give_up(&raft).await;
-    assert!(!raft.catalog().is_restoring());
+    assert!(raft.catalog().restoring().is_none());
 
     let returned = async {
         loop {
@@ -176,7 +177,7 @@ async fn what_is_restored_is_all_there_is() {
     assert_eq!(waiting.await, Woken::ByReplacement, "whoever waits is told");
     let catalog = raft.catalog();
     catalog.assert_consistent();
-    assert!(!catalog.is_restoring() && catalog.service("consul").is_some());
+    assert!(catalog.restoring().is_none() && catalog.service("consul").is_some());
     assert_eq!(catalog.service("web").unwrap().instances().count(), 2_000);
     shutdown.cancel();
     duties.await.unwrap();
@@ -191,11 +192,86 @@ fn a_name_is_taken_from_a_server_that_is_no_more() {
     let node = Node { name: "oak".into(), ..Node::default() };
     let register = Register { node, skip_node_update: true, service: Some(web), ..Register::default() };
     catalog.apply(Command::Register(Box::new(register))).0.unwrap();
-    let heir = Member { id: uuid::Uuid::from_u128(8), ..member() };
-    for _ in 0..2 {
-        catalog.apply(reconcile(&catalog, &heir).expect("something is to be written")).0.unwrap();
+    for (number, status) in [(8, Status::Passing), (9, Status::Warning)] {
+        let check = Check { id: SERF_HEALTH.into(), status, ..Check::default() };
+        let node = Node { name: "oak".into(), ..Node::default() };
+        let register = Register { node, skip_node_update: true, checks: vec![check], ..Register::default() };
+        catalog.apply(Command::Register(Box::new(register))).0.unwrap();
+        let heir = Member { id: uuid::Uuid::from_u128(number), ..member() };
+        for _ in 0..2 {
+            catalog.apply(reconcile(&catalog, &heir).expect("something is to be written")).0.unwrap();
+        }
+        assert_eq!(reconcile(&catalog, &heir), None);
+        let home = catalog.node("oak").unwrap();
+        assert_eq!((home.node().id, home.instance("web").unwrap().health), (Some(heir.id), Health::Passing));
     }
-    assert_eq!(reconcile(&catalog, &heir), None);
-    let home = catalog.node("oak").unwrap();
-    assert_eq!((home.node().id, home.instance("web").unwrap().health), (Some(heir.id), Health::Passing));
+}
+
+/// The one that began last goes through: whoever is told so does not end it.
+#[tokio::test]
+async fn of_two_restores_at_once_the_later_one_counts() {
+    let (first, second) = (settled(), with_session(1, 0));
+    let shutdown = CancellationToken::new();
+    let settings = raft::Settings::in_memory(([127, 0, 0, 1], 8300), 1 << 20);
+    let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
+    raft.lead().await.unwrap();
+    let (earlier, later) = tokio::join!(restore(&raft, &first), restore(&raft, &second));
+    assert_eq!(earlier.unwrap_err(), "another restore has begun, or this one was given up");
+    later.unwrap();
+    assert!(raft.catalog().restoring().is_none());
+    assert_eq!(raft.catalog().sessions().count(), 1);
+    shutdown.cancel();
+    agreement.await.unwrap();
+}
+
+/// A node and a session on it.
+fn with_session(id: u128, ttl_nanos: u64) -> Catalog {
+    let mut catalog = Catalog::default();
+    catalog.apply(registered("ash")).0.unwrap();
+    catalog.apply(session(id, ttl_nanos)).0.unwrap();
+    catalog
+}
+
+fn registered(node: &str) -> Command {
+    let node = Node { name: node.into(), ..Node::default() };
+    Command::Register(Box::new(Register { node, ..Register::default() }))
+}
+
+fn session(id: u128, ttl_nanos: u64) -> Command {
+    let id = uuid::Uuid::from_u128(id);
+    let session = Session { id, node: "ash".into(), ttl_nanos, ..Session::default() };
+    Command::Session(SessionWrite::Create(session.into()))
+}
+
+/// Its indexes may be those of the one before: what is in it is looked at all the same.
+#[tokio::test]
+async fn what_a_restored_catalog_holds_has_its_time_too() {
+    let archive = with_session(2, 1_000_000);
+    let shutdown = CancellationToken::new();
+    let settings = raft::Settings::in_memory(([127, 0, 0, 1], 8300), 1 << 20);
+    let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
+    raft.lead().await.unwrap();
+    for command in [registered("ash"), session(1, 0)] {
+        raft.propose(command).await.unwrap().unwrap();
+    }
+    assert_eq!(raft.catalog().table_index(Table::Sessions), archive.table_index(Table::Sessions));
+    let endings = Endings::default();
+    endings.timers().follow(&raft.catalog(), now());
+    let (ending, own, stop) = (endings.clone(), raft.clone(), shutdown.clone());
+    let duties = tokio::spawn(async move { ending.run(own, stop).await });
+    tokio::task::yield_now().await;
+    restore(&raft, &archive).await.unwrap();
+    let ended = async {
+        loop {
+            let changed = raft.subscribe(vec![Topic::Sessions]);
+            if raft.catalog().sessions().count() == 0 {
+                break;
+            }
+            changed.await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("nobody renews it");
+    shutdown.cancel();
+    duties.await.unwrap();
+    agreement.await.unwrap();
 }

@@ -47,6 +47,8 @@ struct Tombstones {
     upto: u64,
     began: Instant,
     ends: Instant,
+    /// Given out: it goes when the catalog holds none of them.
+    is_due: bool,
 }
 
 impl Timers {
@@ -61,8 +63,12 @@ impl Timers {
                 self.sessions.entry(session.id).or_insert(Session { ttl, ends: now + TTLS * ttl });
             }
         }
+        if self.tombstones.front().is_some_and(|bin| bin.is_due) {
+            let oldest = catalog.tombstones().map(|(_, index)| index).min();
+            self.tombstones.retain(|bin| oldest.is_some_and(|oldest| bin.upto >= oldest));
+        }
         if seen.1 != self.seen.1 {
-            self.follow_tombstones(catalog, now);
+            self.follow_tombstones(seen.1, now);
         }
         self.seen = seen;
         self.delays
@@ -73,19 +79,19 @@ impl Timers {
         }
     }
 
-    fn follow_tombstones(&mut self, catalog: &Catalog, now: Instant) {
-        let indexes = || catalog.tombstones().map(|(_, index)| index);
-        let (Some(oldest), Some(newest)) = (indexes().min(), indexes().max()) else {
+    /// There may be very many: what is newest is told by their index, and which is oldest is looked for only when some
+    /// should be gone.
+    fn follow_tombstones(&mut self, (newest, count): (u64, usize), now: Instant) {
+        if count == 0 {
             self.tombstones.clear();
             return;
-        };
-        self.tombstones.retain(|bin| bin.upto >= oldest);
+        }
         match self.tombstones.back_mut() {
             Some(last) if newest <= last.upto => {}
             Some(last) if now < last.began + TOMBSTONES_TOGETHER => last.upto = newest,
             _ => {
                 let ends = now + TOMBSTONES_KEPT + TOMBSTONES_TOGETHER;
-                self.tombstones.push_back(Tombstones { upto: newest, began: now, ends });
+                self.tombstones.push_back(Tombstones { upto: newest, began: now, ends, is_due: false });
             }
         }
     }
@@ -115,7 +121,7 @@ impl Timers {
         }
         let mut upto = None;
         for bin in self.tombstones.iter_mut().filter(|bin| bin.ends <= now) {
-            bin.ends = again;
+            (bin.ends, bin.is_due) = (again, true);
             upto = Some(bin.upto);
         }
         due.extend(upto.map(|upto| Command::ForgetTombstones { upto }));
@@ -239,6 +245,20 @@ mod tests {
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!(scene.catalog.tombstones().count(), 0);
         assert_eq!(scene.timers.next(), None);
+    }
+
+    /// A key that is deleted again is remembered anew: of the first time nothing is left to forget.
+    #[test]
+    fn a_deletion_that_was_overtaken_is_not_forgotten_for_ever() {
+        let mut scene = Scene::new();
+        for pause in [40, 0] {
+            scene.kv(KvVerb::Set, "a");
+            scene.kv(KvVerb::Delete, "a");
+            scene.now += pause * SECOND;
+        }
+        let told = scene.pass(2_000);
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!((scene.catalog.tombstones().count(), scene.timers.next()), (0, None));
     }
 
     #[test]

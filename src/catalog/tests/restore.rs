@@ -80,7 +80,7 @@ fn a_restore_is_seen_when_all_of_it_is_there() {
         assert_eq!(rows_of(&catalog.settled()), before, "nothing is seen of it");
         // What has arrived outlives a snapshot.
         catalog = from(rows_of(&catalog)).unwrap();
-        assert!(catalog.is_restoring());
+        assert!(catalog.restoring().is_some());
     }
     let end = Restore::End { id: id(1), rows: rows.len() as u64 };
     let (reply, changes) = catalog.apply(Command::Restore(end));
@@ -90,7 +90,7 @@ fn a_restore_is_seen_when_all_of_it_is_there() {
     assert_eq!(catalog.index(), index + 1, "the counter does not fall, and rises");
     assert_eq!(catalog.table_index(Table::Kv), archive.table_index(Table::Kv), "indexes are the archive's");
     assert_eq!(rows_of(&catalog)[1..], rows[1..]);
-    assert!(!catalog.is_restoring());
+    assert!(catalog.restoring().is_none());
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_is_not_whole_changes_nothing() {
     catalog.apply(begin(4)).0.unwrap();
     let (_, changes) = catalog.apply(Command::Restore(Restore::GiveUp));
     assert_eq!(changes.topics, [Topic::Restoring]);
-    assert!(!catalog.is_restoring());
+    assert!(catalog.restoring().is_none());
     assert_eq!(rows_of(&catalog), before);
 }
 
