@@ -124,6 +124,9 @@ fn writes_checks_and_rows_are_counted() {
     let body = r#"{"Node":"ash","Address":"10.0.0.9","Service":{"Service":"db"},"Check":{"Status":"warning","Name":"x"}}"#;
     assert_eq!(agent.request("PUT", "/v1/catalog/register", body).0, 200);
     let after = prometheus(&agent);
+    let put = r#"consul_api_http_count{method="PUT",path="v1_catalog_register"}"#;
+    assert!(!before.contains_key(put) && after[put] == 1.0);
+    assert!(after[r#"lictor_http_answers_total{method="PUT",status="2xx"}"#] >= 1.0);
     let rose = |name: &str| after[name] - before[name];
     assert_eq!((rose("consul_raft_apply"), rose("consul_raft_commitTime_count")), (1.0, 1.0));
     assert_eq!(rose("lictor_raft_entry_commands_sum"), 1.0);

@@ -180,7 +180,7 @@ impl Shared {
         figures.extend(self.figures.rows(&self.raft.catalog()).figures(&self.identity.datacenter));
         figures.extend(self.of_dns(read));
         figures.extend(self.of_checks(read));
-        figures.extend(self.of_http());
+        figures.extend(self.of_http(read));
         figures.push(Figure::count(
             "lictor.agent.sync_writes",
             "Commands by which the catalog was told of what is registered here.",
@@ -300,12 +300,20 @@ impl Shared {
         figures
     }
 
-    fn of_http(&self) -> Vec<Figure> {
+    fn of_http(&self, read: Read) -> Vec<Figure> {
         let counters = &self.figures.http;
         let mut figures = Vec::new();
         for (method, status, count) in counters.answers().filter(|(.., count)| *count > 0) {
             let figure = Figure::count("lictor.http.answers", "Answers over HTTP.", count);
             figures.push(figure.with("method", method).with("status", status));
+        }
+        for (path, method, spread) in counters.spent() {
+            let spent = read(spread);
+            if spent.count > 0 {
+                let help = "Requests by method and route, their waits included, in ms.";
+                let figure = Figure::time("consul.api.http", help, spent).with("method", method);
+                figures.push(figure.with("path", path.trim_start_matches('/').replace('/', "_")));
+            }
         }
         for limit in http::Refused::ALL {
             let help =

@@ -1,14 +1,19 @@
 //! What is counted of the HTTP API: answers, and what was refused by a limit.
 
+use std::{collections::HashMap, time::Duration};
+
 use hyper::{Method, StatusCode};
 
-use crate::count::Counter;
+use super::v1;
+use crate::count::{Counter, Spread};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     /// By method, then by the status' first digit.
     answers: [[Counter; CLASSES.len()]; METHODS.len()],
     refused: [Counter; Refused::ALL.len()],
+    /// What handlers took, in nanoseconds: by the path of their route, then by method.
+    spent: HashMap<&'static str, [Spread; METHODS.len()]>,
 }
 
 /// Methods that are told apart; all others are the last.
@@ -52,11 +57,35 @@ impl Refused {
     }
 }
 
+impl Default for Counters {
+    fn default() -> Self {
+        let routes = v1::ROUTES.iter().copied().flatten();
+        Counters {
+            answers: Default::default(),
+            refused: Default::default(),
+            spent: routes.map(|route| (route.path, Default::default())).collect(),
+        }
+    }
+}
+
 impl Counters {
     pub fn answered(&self, method: &Method, status: StatusCode) {
-        let known = METHODS.iter().position(|known| *known == method.as_str());
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
-        self.answers[known.unwrap_or(METHODS.len() - 1)][class.min(CLASSES.len() - 1)].add(1);
+        self.answers[method_at(method)][class.min(CLASSES.len() - 1)].add(1);
+    }
+
+    /// A request that reached its handler, waits included.
+    pub fn took(&self, path: &'static str, method: &Method, time: Duration) {
+        if let Some(methods) = self.spent.get(path) {
+            methods[method_at(method)].record_time(time);
+        }
+    }
+
+    /// Every path of a route and method, with what its requests took, in nanoseconds.
+    pub fn spent(&self) -> impl Iterator<Item = (&'static str, &'static str, &Spread)> {
+        self.spent.iter().flat_map(|(path, methods)| {
+            METHODS.into_iter().zip(methods).map(|(method, it)| (*path, method, it))
+        })
     }
 
     pub fn refused(&self, by: Refused) {
@@ -75,4 +104,8 @@ impl Counters {
     pub fn refusals(&self, by: Refused) -> u64 {
         self.refused[by as usize].get()
     }
+}
+
+fn method_at(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
 }

@@ -88,8 +88,11 @@ impl Router {
         async move {
             let mut reply = match begun {
                 Begun::Answered(reply) => reply,
-                Begun::Working { work, pretty } => {
-                    known_headers(printed(work.await.unwrap_or_else(Reply::from), pretty))
+                Begun::Working { path, work, pretty } => {
+                    let start = Instant::now();
+                    let done = work.await.unwrap_or_else(Reply::from);
+                    router.counters.took(path, &method, start.elapsed());
+                    known_headers(printed(done, pretty))
                 }
             };
             reply.headers.extend(router.api.settings.load().response_headers.iter().cloned());
@@ -113,7 +116,7 @@ impl Router {
         };
         let pretty = settings.pretty || query.has("pretty");
         match self.call(route, rest, query, request, from) {
-            Ok(work) => Begun::Working { work, pretty },
+            Ok(work) => Begun::Working { path: route.path, work, pretty },
             Err(reply) => Begun::Answered(known_headers(reply)),
         }
     }
@@ -206,7 +209,12 @@ impl Router {
 /// A request whose line and headers are read.
 enum Begun {
     Answered(Reply),
-    Working { work: Pending<'static, Outcome>, pretty: bool },
+    Working {
+        /// Of the route.
+        path: &'static str,
+        work: Pending<'static, Outcome>,
+        pretty: bool,
+    },
 }
 
 /// As it is sent: compact, or nested.
