@@ -8,6 +8,7 @@
 //! ```
 
 mod agent;
+mod body;
 mod call;
 mod counters;
 mod encode;

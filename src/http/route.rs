@@ -4,11 +4,10 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Limited};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
     body::Incoming,
-    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, VARY},
+    header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderName, HeaderValue, VARY},
 };
 use tokio::{
     sync::Semaphore,
@@ -17,6 +16,7 @@ use tokio::{
 
 use super::{
     agent::Pending,
+    body,
     call::{Api, Call, Stream},
     counters::{Counters, Refused},
     encode,
@@ -53,14 +53,11 @@ pub enum Refuses {
 pub struct Takes {
     /// Inclusive. What is larger is answered 413, and its connection ends.
     pub bytes_max: fn(&Limits) -> usize,
-    /// Where Consul's documentation tells of the limit, after [`LIMITS_AT`]; empty where it does not.
+    /// Where Consul's documentation tells of the limit, as `#kv_max_value_size`; empty where it does not.
     pub see: &'static str,
     /// As it comes, however large it is: see [`Call::stream`].
     pub as_it_comes: bool,
 }
-
-/// What the refusal of a large body points at.
-const LIMITS_AT: &str = "https://www.consul.io/docs/agent/config/config-files";
 
 /// Requests into answers.
 pub struct Router {
@@ -181,7 +178,7 @@ impl Router {
             let stream = Some(Stream(request.into_body()));
             return (route.handler)(Call { stream, ..call }).await;
         }
-        match timeout_at(until, read_body(request, bytes_max, route.takes.see)).await {
+        match timeout_at(until, body::read(request, bytes_max, route.takes.see)).await {
             Ok(Ok(body)) => (route.handler)(Call { body, ..call }).await,
             Ok(Err(fault)) => {
                 if fault.status == StatusCode::PAYLOAD_TOO_LARGE {
@@ -360,25 +357,6 @@ fn unknown(path: &str) -> Reply {
 fn known_headers(mut reply: Reply) -> Reply {
     reply.headers.push((VARY, HeaderValue::from_static("Accept-Encoding")));
     reply.with_static("x-consul-default-acl-policy", "allow")
-}
-
-async fn read_body(request: Request<Incoming>, bytes_max: usize, see: &str) -> Result<Bytes, Fault> {
-    let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let too_large = |bytes: String| {
-        let see = if see.is_empty() { String::new() } else { format!(" See {LIMITS_AT}{see}.") };
-        let text = format!("Request body({bytes} bytes) too large, max size: {bytes_max} bytes.{see}");
-        Fault::new(StatusCode::PAYLOAD_TOO_LARGE, text)
-    };
-    if let Some(bytes) = told.filter(|bytes: &u64| *bytes > bytes_max as u64) {
-        return Err(too_large(bytes.to_string()));
-    }
-    match Limited::new(request.into_body(), bytes_max).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(too_large(format!("more than {bytes_max}")))
-        }
-        Err(error) => Err(Fault::bad(format!("Request decode failed: {error}"))),
-    }
 }
 
 /// Whom a proxy asks for: the first that it names.
