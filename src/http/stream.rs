@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -22,6 +22,9 @@ use tokio::{
 use super::settings::UnixSocket;
 
 const BACKLOG: i32 = 1024;
+/// After so long in silence a client is asked whether it is still there: one that lost its network says nothing more, and
+/// would be followed or waited for without end.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// A socket that is bound, and not answering yet.
 pub enum Bound {
@@ -93,6 +96,9 @@ impl Listener {
         Ok(match bound {
             Bound::Tcp(listener) => {
                 listener.set_nonblocking(true)?; // one handed over may not be
+                // Its connections have it from it.
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+                SockRef::from(&listener).set_tcp_keepalive(&keepalive)?;
                 Listener::Tcp(TcpListener::from_std(listener)?)
             }
             Bound::Unix(listener, file) => {
@@ -194,5 +200,20 @@ impl AsyncWrite for Taken {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.both().poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_clients_are_asked_whether_they_are_there() {
+        let bound = Bound::tcp(([127, 0, 0, 1], 0).into(), false).unwrap();
+        let addr = bound.local_addr().unwrap();
+        let listener = Listener::of(Bound::Tcp(bound)).unwrap();
+        let _client = TcpStream::connect(addr).await.unwrap();
+        let (Stream::Tcp(stream), _) = listener.accept().await.unwrap() else { panic!("it came over TCP") };
+        assert!(SockRef::from(&stream).keepalive().unwrap());
     }
 }
