@@ -285,6 +285,21 @@ fn a_lock_ends_with_the_agent() {
     assert!(lock.complained().starts_with("Lock lost, killing child\n"), "{}", lock.complained());
 }
 
+/// What it holds ends by itself, so nobody waits until an agent that hangs takes it back.
+#[test]
+fn an_agent_that_hangs_does_not_hold_up_the_end_of_a_lock() {
+    let agent = Agent::start(&["-dev"]);
+    let mut lock = Running::of(&agent, &["lock", "p", "echo started; sleep 1000"]);
+    lock.wait_for("started");
+    agent.signal("STOP");
+    lock.interrupt();
+    lock.wait_for("Error running handler: it was made to end");
+    lock.interrupt();
+    assert_eq!(lock.code(), Some(0));
+    let complained = lock.complained();
+    assert!(complained.contains("the agent does not answer; the lock ends with its session"), "{complained}");
+}
+
 #[test]
 fn as_many_hold_a_lock_as_may() {
     let agent = Agent::start(&["-dev"]);

@@ -49,6 +49,8 @@ pub const COMMAND: Command = Command {
 const WAIT: Duration = Duration::from_secs(15);
 /// Until a lock that may not be taken yet (its last holder was lost) is tried for again.
 const PAUSE: Duration = Duration::from_secs(5);
+/// For giving a lock back. After that it ends by itself, with a session that nobody renews.
+const GIVE_BACK_WAIT: Duration = Duration::from_secs(15);
 /// Between errors of a lock that is held.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
@@ -91,14 +93,25 @@ async fn lock(client: Client, line: Line) -> Outcome {
     // A session that is not renewed takes the lock with it, whatever goes on.
     let mut renewed = pin!(session.keep(&client));
     let outcome = hold(&client, &line, &session, &kind, child, &tell, renewed.as_mut()).await;
-    kind.release(&client, &session).await;
-    session.destroy(&client).await;
-    match kind.clean_up(&client).await {
-        Ok(true) => tell("Cleanup succeeded")?,
-        Ok(false) => tell("Cleanup aborted, lock in use")?,
-        Err(refusal) => complain(format_args!("Cleanup failed: {refusal}")),
+    let mut interrupt = Interrupt::listen();
+    let given_back = tokio::select! {
+        given_back = timeout(GIVE_BACK_WAIT, give_back(&client, &session, &kind)) => given_back.ok(),
+        () = interrupt.came() => None,
+    };
+    match given_back {
+        Some(Ok(true)) => tell("Cleanup succeeded")?,
+        Some(Ok(false)) => tell("Cleanup aborted, lock in use")?,
+        Some(Err(refusal)) => complain(format_args!("Cleanup failed: {refusal}")),
+        None => complain("Cleanup failed: the agent does not answer; the lock ends with its session"),
     }
     outcome
+}
+
+/// Whether the key is gone, too.
+async fn give_back(client: &Client, session: &Session, kind: &Kind) -> Result<bool, Refusal> {
+    kind.release(client, session).await;
+    session.destroy(client).await;
+    kind.clean_up(client).await
 }
 
 fn missing() -> Failure {
