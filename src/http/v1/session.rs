@@ -132,7 +132,9 @@ fn lock_delay(given: Json) -> Result<i64, Malformed> {
         },
         Json::Int(number) if number < SECONDS_BELOW => Ok(number.saturating_mul(1_000_000_000)),
         Json::Int(number) => Ok(number),
-        Json::Float(number) if number < SECONDS_BELOW as f64 => Ok(number as i64 * 1_000_000_000),
+        Json::Float(number) if number < SECONDS_BELOW as f64 => {
+            Ok((number as i64).saturating_mul(1_000_000_000))
+        }
         Json::Float(number) => Ok(number as i64),
         other => Err(Malformed(format!("json: cannot unmarshal {} into field LockDelay", other.kind()))),
     }
