@@ -6,8 +6,8 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::*;
 use crate::catalog::{
-    Autopilot, Coordinate, KvVerb, KvWrite, NodeCoordinate, Query, QueryWrite, ServiceQuery, Session,
-    SessionWrite, SetAutopilot, Template,
+    Autopilot, Coordinate, Indexes, KvVerb, KvWrite, NodeCoordinate, Query, QueryWrite, Row, ServiceQuery,
+    Session, SessionWrite, SetAutopilot, Template,
 };
 
 const BYTES_MAX: u64 = 1 << 20;
@@ -30,7 +30,7 @@ fn archive() -> Vec<u8> {
     bytes
 }
 
-fn rows(catalog: &Catalog) -> Vec<crate::catalog::Row> {
+fn rows(catalog: &Catalog) -> Vec<Row> {
     catalog.rows().collect()
 }
 
@@ -171,18 +171,30 @@ fn an_archive_of_a_released_version_is_read() {
 /// A row may hold rows, and so on: what goes deeper than any catalog does is refused before there is no stack left.
 #[test]
 fn rows_in_rows_in_rows_are_refused() {
-    let mut row = crate::catalog::Row::Indexes(Default::default());
+    let staged = |rows: Vec<Row>| Row::Staged { id: uuid::Uuid::nil(), rows: rows.into() };
+    let check = Check { id: "c".into(), service_id: "s00".into(), ..Check::default() };
+    let (mut deep, checks) = (one_of_each(), vec![check]);
+    let register = Register { checks, ..registration("cedar") };
+    deep.apply(Command::Register(Box::new(register))).0.unwrap();
+    let (_, read) = read_archive(&with_row(&staged(rows(&deep)))[..], BYTES_MAX).unwrap();
+    assert_eq!(rows(&read), rows(&Catalog::default()), "what a restore has brought so far is no deeper");
+    let mut endless = Row::Indexes(Indexes::default());
     for _ in 0..300 {
-        row = crate::catalog::Row::Staged { id: uuid::Uuid::nil(), rows: [row].into() };
+        endless = staged(vec![endless]);
     }
+    assert_eq!(fault(&with_row(&endless)), "failed to read snapshot: depth limit exceeded");
+}
+
+/// An archive of nothing but this.
+fn with_row(row: &Row) -> Vec<u8> {
     let mut plain = Vec::new();
     snapshot::write(&mut plain, &openraft::SnapshotMeta::default(), &Catalog::default()).unwrap();
-    let end = plain.split_off(plain.len() - 8);
-    let mut frame = Vec::new();
-    rmp_serde::encode::write_named(&mut frame, &row).unwrap();
-    plain.extend((frame.len() as u32).to_le_bytes());
-    plain.extend(snapshot::checksum(2, &frame).to_le_bytes());
-    plain.extend(frame);
-    plain.extend(end);
-    assert_eq!(fault(&zipped(&plain)), "failed to read snapshot: depth limit exceeded");
+    plain.truncate(plain.len() - 8);
+    let frame = rmp_serde::to_vec_named(row).unwrap();
+    for (number, frame) in [(2, &frame[..]), (3, &[])] {
+        plain.extend((frame.len() as u32).to_le_bytes());
+        plain.extend(snapshot::checksum(number, frame).to_le_bytes());
+        plain.extend(frame);
+    }
+    zipped(&plain)
 }
