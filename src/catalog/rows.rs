@@ -91,8 +91,8 @@ pub enum Mismatch {
     NoGroup(Text),
     #[error("the service {0:?} has two rows of its own")]
     SecondGroup(Text),
-    #[error("nothing can come after the index {0}")]
-    LastIndex(u64),
+    #[error("the index {0} is beyond any that a catalog comes to")]
+    FarIndex(u64),
     #[error("the service {0:?} has a row and no instance")]
     NoInstance(Text),
     #[error("the node {0:?}, or a service on it, comes twice or out of order")]
@@ -109,6 +109,8 @@ pub enum Mismatch {
     NoSessionOf(Uuid),
 }
 
+/// What comes after is counted from there, and must not run out.
+const INDEX_MAX: u64 = 1 << 62;
 /// Services that a row tells of.
 const SERVICES_MAX: usize = 64;
 
@@ -213,7 +215,9 @@ struct Gathered {
 impl Building {
     fn add(&mut self, row: Row) -> Result<(), Mismatch> {
         match row {
-            Row::Indexes(Indexes { index: index @ u64::MAX, .. }) => return Err(Mismatch::LastIndex(index)),
+            Row::Indexes(Indexes { index, .. }) if index > INDEX_MAX => {
+                return Err(Mismatch::FarIndex(index));
+            }
             Row::Indexes(indexes) => self.add_indexes(&indexes),
             _ if !self.has_indexes => return Err(Mismatch::NoIndexes),
             Row::Group { name, index } => {

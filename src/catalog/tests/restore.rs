@@ -142,8 +142,8 @@ fn rows_that_do_not_fit_each_other_are_refused() {
     let again = [&rows[..=first_node], &rows[group..=group], &rows[first_node + 1..]].concat();
     assert_eq!(fault(again), "the service \"web\" has two rows of its own");
     let mut last = rows.clone();
-    last[0] = Row::Indexes(Indexes { index: u64::MAX, ..Indexes::default() });
-    assert_eq!(fault(last), "nothing can come after the index 18446744073709551615");
+    last[0] = Row::Indexes(Indexes { index: u64::MAX - 1, ..Indexes::default() });
+    assert_eq!(fault(last), "the index 18446744073709551614 is beyond any that a catalog comes to");
     let session = place(|row| matches!(row, Row::Session(_)));
     let mut homeless = rows.clone();
     homeless[session] = Row::Session(Session { node: "elm".into(), ..Session::default() }.into());
