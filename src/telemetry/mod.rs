@@ -57,6 +57,8 @@ impl Default for Settings {
 
 /// How long an interval is.
 pub const INTERVAL: Duration = Duration::from_secs(10);
+/// By so much a clock may go wrong within one.
+const EARLY_MILLIS_MAX: i64 = 100;
 
 /// Figures on their way to whoever reads them.
 pub struct Telemetry {
@@ -91,9 +93,7 @@ impl Telemetry {
 
     /// Until the interval that is under way is over: intervals of all agents begin at the same seconds.
     pub fn rest_of_interval(&self) -> Duration {
-        let length = INTERVAL.as_millis() as i64;
-        let gone = Utc::now().timestamp_millis().rem_euclid(length);
-        Duration::from_millis(u64::try_from(length - gone).unwrap_or_default())
+        rest_at(Utc::now().timestamp_millis())
     }
 
     /// Ends the interval that is under way, with these figures.
@@ -143,5 +143,25 @@ impl Telemetry {
     /// Nothing that holds it can leave it half changed.
     fn begun(&self) -> MutexGuard<'_, Begun> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Until the end of the interval that this millisecond is in. Whoever comes a little before it, by a clock that is being
+/// set, has waited for it already, and is not to end another interval at once.
+fn rest_at(millis: i64) -> Duration {
+    let length = INTERVAL.as_millis() as i64;
+    let rest = length - millis.rem_euclid(length);
+    let rest = if rest <= EARLY_MILLIS_MAX { rest + length } else { rest };
+    Duration::from_millis(u64::try_from(rest).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_ends_once_even_by_a_clock_that_is_set() {
+        let rests = [0, 1, 9_000, 9_995, 10_002, -5].map(|millis| rest_at(millis).as_millis());
+        assert_eq!(rests, [10_000, 9_999, 1_000, 10_005, 9_998, 10_005]);
     }
 }
