@@ -196,6 +196,33 @@ fn a_watch_bears_errors_and_indexes_that_fall() {
     assert_eq!(asked, expected);
 }
 
+/// An agent that knows others is not needed to tell of them.
+#[test]
+fn members_are_picked_by_their_status_as_json_too() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let told = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let member = |name, status| {
+            format!(r#"{{"Name":"{name}","Addr":"10.0.0.1","Port":1,"Tags":{{}},"Status":{status}}}"#)
+        };
+        let body = format!("[{},{}]", member("a", 1), member("b", 4));
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+            .unwrap();
+    });
+    let mut command = Command::new(BINARY);
+    command.args(["members", "-status=failed", "-format=json"]).env("CONSUL_HTTP_ADDR", address.to_string());
+    let (code, said, complained) = Running::start(command).ended();
+    told.join().unwrap();
+    let members: Vec<serde_json::Value> = serde_json::from_str(&said).expect(&complained);
+    let names: Vec<_> = members.iter().map(|member| member["Name"].as_str()).collect();
+    assert_eq!((code, names), (Some(0), vec![Some("b")]));
+}
+
 #[test]
 fn the_log_is_followed_until_an_interrupt_or_the_end_of_the_agent() {
     let agent = Agent::start(&["-dev"]);

@@ -103,13 +103,15 @@ async fn members(client: Client, line: Line) -> Outcome {
         .with_any("wan", line.is("wan").then_some("1"))
         .with_any("filter", line.text("filter"));
     let answer = client.ok(request).await.doing("Error retrieving members")?;
-    let mut members: Vec<Member> = answer.read().doing("Error retrieving members")?;
-    members.retain(|member| status.is_match(member.status()));
+    let listed: Vec<serde_json::Value> = answer.read().doing("Error retrieving members")?;
+    let all: Vec<Member> = answer.read().doing("Error retrieving members")?;
+    let wanted = all.into_iter().zip(listed).filter(|(member, _)| status.is_match(member.status()));
+    let (mut members, listed): (Vec<Member>, Vec<serde_json::Value>) = wanted.unzip();
     if members.is_empty() {
         return Err(Failure { code: 2, text: String::new() });
     }
     if json {
-        return say_json(&answer.body);
+        return say_json(serde_json::Value::from(listed).to_string().as_bytes());
     }
     members.sort_by(|a, b| (!a.is_server(), &a.name).cmp(&(!b.is_server(), &b.name)));
     let detailed = line.is("detailed");
