@@ -30,9 +30,13 @@ const BURST_SECS: f64 = 10.0;
 /// Requests beyond a rate are told of in the log this often.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether a request may go on, by where it leads and from where it comes.
-pub fn may_ask(settings: &Settings, path: &str) -> Result<(), Fault> {
-    match settings.blocked.iter().any(|start| path.starts_with(&**start)) {
+/// Whether a request may go on, by where it leads: to a route, and what followed its path.
+pub fn may_ask(settings: &Settings, route: &str, rest: &str) -> Result<(), Fault> {
+    let begins = |start: &String| match start.strip_prefix(route) {
+        Some(more) => rest.starts_with(more),
+        None => route.starts_with(&**start),
+    };
+    match settings.blocked.iter().any(begins) {
         true => Err(Fault::new(StatusCode::FORBIDDEN, BLOCKED)),
         false => Ok(()),
     }

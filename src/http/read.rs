@@ -7,7 +7,8 @@ use hyper::StatusCode;
 use uuid::Uuid;
 
 use super::{
-    call::{Call, Consistency, Options},
+    agent::Pending,
+    call::{Api, Call, Consistency, Options},
     encode::Json,
     list::{Form, List},
     reply::{Body, Fault, Outcome, Reply},
@@ -62,26 +63,33 @@ impl Call {
     }
 
     /// As `read`: every instance of a service, or every passing one, from what is kept of them.
-    pub async fn read_list(&self, key: &str, form: Form, passing: bool) -> Outcome {
-        let scope = Scope::Service { key: key.into(), checks: form == Form::Health };
-        self.read_as(scope, |catalog| Body::List(List::of(catalog.service(key), form, passing))).await
+    pub fn read_list(&self, key: &str, form: Form, passing: bool) -> Pending<'static, Outcome> {
+        let key: Key = key.into();
+        let scope = Scope::Service { key: key.clone(), checks: form == Form::Health };
+        let list = move |catalog: &Catalog| {
+            Reply::new(StatusCode::OK, Body::List(List::of(catalog.service(&key), form, passing)))
+        };
+        match self.reading(scope) {
+            Ok(reading) => Box::pin(reading.answered(list)),
+            Err(fault) => Box::pin(std::future::ready(Err(fault))),
+        }
     }
 
     /// As `read`, of what does not say how fresh it is: keys and sessions. The answer is any.
     pub async fn read_plain(&self, scope: Scope, answer: impl FnOnce(&Catalog) -> Reply) -> Outcome {
-        let options = self.options()?;
-        self.answered(scope, &options, answer).await
+        Reading { shows_mode: false, ..self.reading(scope)? }.answered(answer).await
     }
 
     async fn read_as(&self, scope: Scope, answer: impl FnOnce(&Catalog) -> Body) -> Outcome {
+        self.reading(scope)?.answered(|catalog| Reply::new(StatusCode::OK, answer(catalog))).await
+    }
+
+    fn reading(&self, scope: Scope) -> Result<Reading, Fault> {
         let options = self.options()?;
+        let cached = scope.is_cached() && self.may_be_cached();
+        self.may_answer(if cached { Consistency::Stale } else { options.consistency })?;
         let shows_mode = !matches!(scope, Scope::Coordinates | Scope::Coordinate(_));
-        let answer = |catalog: &Catalog| Reply::new(StatusCode::OK, answer(catalog));
-        let reply = self.answered(scope, &options, answer).await?;
-        Ok(match shows_mode {
-            true => reply.with_static("x-consul-effective-consistency", options.consistency.as_str()),
-            false => reply,
-        })
+        Ok(Reading { api: self.api.clone(), scope, options, cached, shows_mode })
     }
 
     /// # Errors
@@ -94,28 +102,36 @@ impl Call {
             false => Err(Fault::failed("No cluster leader")),
         }
     }
+}
 
-    async fn answered(
-        &self,
-        scope: Scope,
-        options: &Options,
-        answer: impl FnOnce(&Catalog) -> Reply,
-    ) -> Outcome {
-        let cached = scope.is_cached() && self.may_be_cached();
-        self.may_answer(if cached { Consistency::Stale } else { options.consistency })?;
-        let catalog = self.awaited(&scope, options).await;
+/// A read whose parameters were read: all that is held of it while it waits, for thousands may.
+struct Reading {
+    api: Arc<Api>,
+    scope: Scope,
+    options: Options,
+    cached: bool,
+    /// Whether the answer says how fresh it was asked to be.
+    shows_mode: bool,
+}
+
+impl Reading {
+    async fn answered(self, answer: impl FnOnce(&Catalog) -> Reply) -> Outcome {
+        let catalog = self.awaited().await;
         let led = self.api.agent.leader().is_some();
-        let reply = answer(&catalog)
-            .with_number("x-consul-index", scope.index(&catalog))
+        let mut reply = answer(&catalog)
+            .with_number("x-consul-index", self.scope.index(&catalog))
             .with_static("x-consul-knownleader", if led { "true" } else { "false" })
             .with_number("x-consul-lastcontact", 0)
             .with_static("x-consul-query-backend", "blocking-query");
-        Ok(if cached { reply.remembered() } else { reply })
+        if self.shows_mode {
+            reply = reply.with_static("x-consul-effective-consistency", self.options.consistency.as_str());
+        }
+        Ok(if self.cached { reply.remembered() } else { reply })
     }
 
     /// The catalog in which the scope's index is above the one asked for, or the newest one when the wait is over.
-    async fn awaited(&self, scope: &Scope, options: &Options) -> Arc<Catalog> {
-        let agent = &self.api.agent;
+    async fn awaited(&self) -> Arc<Catalog> {
+        let (agent, scope, options) = (&self.api.agent, &self.scope, &self.options);
         let mut catalog = agent.catalog();
         let is_above = |catalog: &Catalog| options.index == 0 || scope.index(catalog) > options.index;
         if is_above(&catalog) {

@@ -1,7 +1,12 @@
 //! From a request's line to its handler, by a table of paths; and what is answered where no handler is reached: unclean
 //! and unknown paths, wrong methods, Enterprise parameters (`http-api.md` §1, §2.3).
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use bytes::Bytes;
 use hyper::{
@@ -104,7 +109,7 @@ impl Router {
             Ok(found) => found,
             Err(reply) => return Begun::Answered(reply),
         };
-        if let Err(fault) = guard::may_ask(&settings, &format!("{}{rest}", route.path)) {
+        if let Err(fault) = guard::may_ask(&settings, route.path, &rest) {
             return Begun::Answered(known_headers(fault.into()));
         }
         let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
@@ -273,7 +278,8 @@ fn line(request: &Request<Incoming>, any_character: bool) -> Result<(&'static Ro
         return Err(malformed("400 Bad Request: missing required Host header"));
     }
     let path = query::decode(request.uri().path()).ok_or_else(|| malformed("400 Bad Request"))?;
-    if !any_character && !path.chars().all(is_printable) {
+    if !any_character && !path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.chars().all(is_printable)
+    {
         return Err(Fault::bad("").into());
     }
     let clean = clean(&path);
@@ -294,24 +300,32 @@ enum Found<'a> {
     Nothing,
 }
 
+/// By path: a look-up for each slash in a request's, however many routes there are.
+static ROUTES: LazyLock<HashMap<&'static str, &'static Route, ahash::RandomState>> =
+    LazyLock::new(|| v1::ROUTES.iter().copied().flatten().map(|route| (route.path, route)).collect());
+
 /// A whole path, else the longest that leads on.
 fn find(path: &str) -> Found<'_> {
-    let routes = || v1::ROUTES.iter().copied().flatten();
-    if let Some(route) = routes().find(|route| route.path == path && !path.ends_with('/')) {
+    if let Some(route) = ROUTES.get(path).filter(|_| !path.ends_with('/')) {
         return Found::Route(route, "");
     }
-    if routes().any(|route| route.path.strip_suffix('/') == Some(path)) {
+    let mut starts = path.rmatch_indices('/').map(|(at, _)| &path[..=at]);
+    let found = starts.find_map(|start| ROUTES.get(start));
+    // A name that a shorter path leads to may be another's path without its slash.
+    if ROUTES.contains_key(format!("{path}/").as_str()) {
         return Found::WithSlash;
     }
-    let leads = |route: &&Route| route.path.ends_with('/') && path.starts_with(route.path);
-    match routes().filter(leads).max_by_key(|route| route.path.len()) {
+    match found {
         Some(route) => Found::Route(route, &path[route.path.len()..]),
         None => Found::Nothing,
     }
 }
 
 /// Without empty segments, `.` and `..`; a slash at the end stays.
-fn clean(path: &str) -> String {
+fn clean(path: &str) -> Cow<'_, str> {
+    if path.starts_with('/') && !path.contains("//") && !path.contains("/.") {
+        return Cow::Borrowed(path);
+    }
     let mut segments = Vec::new();
     for segment in path.split('/') {
         match segment {
@@ -321,7 +335,7 @@ fn clean(path: &str) -> String {
         }
     }
     let end = if path.ends_with('/') && !segments.is_empty() { "/" } else { "" };
-    format!("/{}{end}", segments.join("/"))
+    Cow::Owned(format!("/{}{end}", segments.join("/")))
 }
 
 fn moved(request: &Request<Incoming>, path: &str) -> Reply {

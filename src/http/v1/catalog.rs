@@ -6,6 +6,7 @@ use super::register;
 use crate::{
     catalog::{Group, Home, Instance, Text, fold},
     http::{
+        agent::Pending,
         call::Call,
         encode::{self, Json},
         filter::{CatalogService, NodeRecord, ServiceRecord},
@@ -57,7 +58,7 @@ pub const ROUTES: &[Route] = &[
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
         takes: Takes::PLAIN,
-        handler: |call| Box::pin(service(call)),
+        handler: service,
     },
     Route {
         path: "/v1/catalog/connect/",
@@ -140,11 +141,16 @@ fn tags(group: &Group, wanted: impl Fn(&Instance) -> bool) -> Option<BTreeSet<&T
     seen.map(|(_, all)| all)
 }
 
-async fn service(call: Call) -> Outcome {
-    let (key, filter) = (fold(call.name("Missing service name")?), call.filter::<CatalogService>()?);
-    if !call.picks() {
-        return call.read_list(&key, Form::Catalog, false).await;
+/// As they are kept, where no parameter picks some or orders them: then nothing of the request is held while it waits.
+fn service(call: Call) -> Pending<'static, Outcome> {
+    match call.rest.is_empty() || call.picks() {
+        false => call.read_list(&fold(&call.rest), Form::Catalog, false),
+        true => Box::pin(picked(call)),
     }
+}
+
+async fn picked(call: Call) -> Outcome {
+    let (key, filter) = (fold(call.name("Missing service name")?), call.filter::<CatalogService>()?);
     call.read(Scope::Service { key: key.as_ref().into(), checks: false }, |catalog, json| {
         let instances = catalog.service(&key).into_iter().flat_map(|group| group.instances());
         let wanted = instances.filter(|instance| call.wants_instance(instance) && filter.shows(instance));

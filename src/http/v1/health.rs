@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     catalog::{Check, Health, Instance, Status, fold},
     http::{
+        agent::Pending,
         call::Call,
         encode::{self, Json},
         filter::{Filter, HealthCheck, HealthService},
@@ -21,7 +22,7 @@ pub const ROUTES: &[Route] = &[
         methods: &["GET"],
         refuses: Refuses::NamespacesAndPartitions,
         takes: Takes::PLAIN,
-        handler: |call| Box::pin(service(call)),
+        handler: service,
     },
     Route {
         path: "/v1/health/connect/",
@@ -60,12 +61,19 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-async fn service(call: Call) -> Outcome {
+/// As they are kept, where no parameter picks some or orders them: then nothing of the request is held while it waits.
+fn service(call: Call) -> Pending<'static, Outcome> {
+    match call.flag("passing") {
+        Ok(passing) if !call.rest.is_empty() && !call.picks() => {
+            call.read_list(&fold(&call.rest), Form::Health, passing)
+        }
+        _ => Box::pin(picked(call)),
+    }
+}
+
+async fn picked(call: Call) -> Outcome {
     let key = fold(call.name("Missing service name")?);
     let (passing, filter) = (call.flag("passing")?, call.filter::<HealthService>()?);
-    if !call.picks() {
-        return call.read_list(&key, Form::Health, passing).await;
-    }
     let wanted = |instance: &&Arc<Instance>| {
         (!passing || instance.health == Health::Passing)
             && call.wants_instance(instance)
