@@ -148,6 +148,7 @@ impl Reading {
             // Whoever holds an old catalog while he waits keeps all of it that has changed since.
             drop(catalog);
             let goes_on = tokio::select! {
+                biased; // most that wake are woken by a change: then the others are not looked at
                 woken = changed => woken == Woken::ByChange,
                 () = &mut over => false,
                 () = self.api.stop.cancelled() => false,

@@ -219,6 +219,7 @@ impl Door {
             let mut connection = pin!(connection);
             // A client that breaks off is no fault of ours.
             let ended = tokio::select! {
+                biased;
                 _ = connection.as_mut() => true,
                 () = shutdown.cancelled() => false,
             };
