@@ -4,11 +4,14 @@ mod support;
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream},
     process::{Command, Stdio},
 };
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use support::{Agent, ask, examples};
+use support::{Agent, DEADLINE, ask, examples, fresh_folder};
 
 /// The README's first example.
 #[test]
@@ -236,6 +239,29 @@ fn what_is_registered_over_http_is_there_when_it_is_answered() {
 }
 
 /// Nothing differs, so nothing is proposed: the index stays.
+#[test]
+fn http_is_served_on_a_socket_of_the_file_system_alone() {
+    let folder = fresh_folder();
+    let path = folder.join("http.sock");
+    let hcl = format!(
+        "-hcl=addresses {{ http = \"unix://{}\" }} unix_sockets {{ mode = \"0700\" }}",
+        path.display()
+    );
+    let mut agent = Agent::start(&["-dev", &hcl]);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /v1/status/leader HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(TcpStream::connect(agent.http()).is_err(), "nobody listens at the port");
+    agent.signal("TERM");
+    agent.exit_code();
+    assert!(!path.exists(), "it is gone with the agent");
+    fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn without_dns_or_http_an_agent_goes_on() {
     let agent = Agent::start(&["-dev", "-dns-port=-1"]);
