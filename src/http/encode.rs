@@ -139,9 +139,9 @@ pub fn node(json: &mut Json, node: &Node) {
 
 /// How a list with nothing in it is told (§6.3).
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Empty {
+pub enum Empty {
     List,
-    /// In what prepared queries and transactions answer.
+    /// In what prepared queries, transactions and the health of own services answer.
     Null,
 }
 
@@ -240,15 +240,7 @@ pub fn check_of_txn(json: &mut Json, check: &Check) {
 
 fn check_as(json: &mut Json, check: &Check, (created, modified): (u64, u64), empty: Empty) {
     json.object(|json| {
-        json.key("Node").text(&check.node);
-        json.key("CheckID").text(&check.id);
-        json.key("Name").text(&check.name);
-        json.key("Status").text(check.status.as_str());
-        json.key("Notes").text(&check.notes);
-        json.key("Output").text(&check.output);
-        json.key("ServiceID").text(&check.service_id);
-        json.key("ServiceName").text(&check.service_name);
-        tags(json.key("ServiceTags"), &check.service_tags, empty);
+        check_head(json, check, empty);
         json.key("Type").text(&check.kind);
         json.key("Interval").text(&check.interval);
         json.key("Timeout").text(&check.timeout);
@@ -256,6 +248,19 @@ fn check_as(json: &mut Json, check: &Check, (created, modified): (u64, u64), emp
         json.key("Definition").raw(check.definition.as_deref().unwrap_or("{}"));
         indexes(json, created, modified);
     });
+}
+
+/// What every shape of a check begins with, in the object being written.
+pub fn check_head(json: &mut Json, check: &Check, empty: Empty) {
+    json.key("Node").text(&check.node);
+    json.key("CheckID").text(&check.id);
+    json.key("Name").text(&check.name);
+    json.key("Status").text(check.status.as_str());
+    json.key("Notes").text(&check.notes);
+    json.key("Output").text(&check.output);
+    json.key("ServiceID").text(&check.service_id);
+    json.key("ServiceName").text(&check.service_name);
+    tags(json.key("ServiceTags"), &check.service_tags, empty);
 }
 
 /// CheckServiceNode: an instance with all that speaks for its health.

@@ -156,18 +156,7 @@ impl Verdict {
 /// The second shape of a check: it is printed here and nowhere else.
 fn write_check(json: &mut Json, check: &Check) {
     json.object(|json| {
-        json.key("Node").text(&check.node);
-        json.key("CheckID").text(&check.id);
-        json.key("Name").text(&check.name);
-        json.key("Status").text(check.status.as_str());
-        json.key("Notes").text(&check.notes);
-        json.key("Output").text(&check.output);
-        json.key("ServiceID").text(&check.service_id);
-        json.key("ServiceName").text(&check.service_name);
-        match &*check.service_tags {
-            [] => json.key("ServiceTags").null(),
-            tags => json.key("ServiceTags").texts(tags),
-        }
+        encode::check_head(json, check, encode::Empty::Null);
         json.key("Type").text("");
         json.key("ExposedPort").number(check.exposed_port);
         json.key("Definition").raw(NO_DEFINITION);
