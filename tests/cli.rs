@@ -9,7 +9,7 @@ mod support;
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixListener,
     process::{Command, Stdio},
     sync::{Arc, Mutex},
@@ -104,6 +104,15 @@ impl Drop for Running {
     }
 }
 
+/// Who comes next, while there is time.
+fn accepted(listener: &TcpListener) -> TcpStream {
+    listener.set_nonblocking(true).unwrap();
+    let (stream, _) = support::wait_for("a question", || listener.accept().ok(), String::new);
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    stream
+}
+
 fn register(agent: &Agent, name: &str) {
     let (status, answer) =
         agent.request("PUT", "/v1/agent/service/register", &format!(r#"{{"Name":"{name}"}}"#));
@@ -152,8 +161,7 @@ fn a_watch_bears_errors_and_indexes_that_fall() {
     ];
     let asked = thread::spawn(move || {
         let each = answers.map(|(status, index, body)| {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+            let mut stream = accepted(&listener);
             let mut head = String::new();
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             while let Some(Ok(line)) = lines.next().filter(|line| line.as_ref().is_ok_and(|line| !line.is_empty())) {
@@ -167,8 +175,8 @@ fn a_watch_bears_errors_and_indexes_that_fall() {
             }
             head.lines().next().unwrap_or_default().to_string()
         });
-        // Whoever asks once more waits until the test is over.
-        (each, listener.accept())
+        // Whoever asks once more waits until the test is over; whether it comes to that before the interrupt is not ours to say.
+        (each, listener)
     });
     let mut command = Command::new(BINARY);
     command.args(["watch", "-type=nodes", "cat; echo $CONSUL_INDEX"]);
@@ -202,8 +210,7 @@ fn members_are_picked_by_their_status_as_json_too() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let told = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
+        let mut stream = accepted(&listener);
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
         while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
         let member = |name, status| {
@@ -383,7 +390,9 @@ fn an_agent_is_reached_by_a_socket_of_the_file_system() {
     let path = folder.join("agent.sock");
     let listener = UnixListener::bind(&path).unwrap();
     let asked = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let mut stream = support::wait_for("a question", || listener.accept().ok(), String::new).0;
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(support::DEADLINE)).unwrap();
         let mut head = [0; 1024];
         let length = stream.read(&mut head).unwrap();
