@@ -10,9 +10,13 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
-use support::{Agent, wait_for};
+use support::{Agent, ended, wait_for};
+
+/// Whatever a client waits for has a deadline of its own; this is for the one that forgets.
+const CLIENT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What `.ci/run` installed of a language's client.
 fn installed(language: &str, file: &str) -> Option<PathBuf> {
@@ -25,11 +29,11 @@ fn starts(program: &str) -> bool {
     Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
-/// Runs a client to its end against an agent of its own. It ends by itself: whatever it waits for has a deadline.
+/// Runs a client to its end against an agent of its own.
 fn run(mut client: Command) {
     let agent = Agent::start(&["-dev"]);
-    let output =
-        client.arg(agent.address.to_string()).stdin(Stdio::null()).output().expect("the client starts");
+    client.arg(agent.address.to_string()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = ended(client.spawn().expect("the client starts"), CLIENT_LIMIT);
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && out.ends_with("done\n"), "{out}{err}\n{}", agent.log());

@@ -236,7 +236,7 @@ fn promtool_takes_the_text() {
         return;
     };
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = support::ended(child, support::DEADLINE);
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
     // 3: it could read everything, and has remarks.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");

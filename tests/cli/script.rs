@@ -117,7 +117,7 @@ fn type_words(agent: &Agent, words: &[String], input: &str) -> String {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Most commands read nothing, and may be gone already.
     let _unread = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
+    let output = support::ended(child, support::DEADLINE);
     let told = |mark: &str, bytes: &[u8]| -> String {
         String::from_utf8_lossy(bytes).lines().map(|line| format!("{mark}{line}\n")).collect()
     };

@@ -7,7 +7,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU16, Ordering},
@@ -23,6 +23,7 @@ use hickory_proto::{
 
 /// Whatever a test waits for comes sooner, or the test fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(10);
 
 pub struct Agent {
     child: Child,
@@ -264,7 +265,6 @@ pub fn try_request(server: SocketAddr, method: &str, path: &str, body: &str) -> 
 
 /// Waits for a condition; where it does not come, fails with what `state` tells.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: impl Fn() -> String) -> T {
-    const PAUSE: Duration = Duration::from_millis(10);
     for _ in 0..DEADLINE.as_millis() / PAUSE.as_millis() {
         if let Some(value) = condition() {
             return value;
@@ -272,6 +272,45 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: 
         thread::park_timeout(PAUSE);
     }
     panic!("waited in vain for {what}; now: {}", state());
+}
+
+/// How a program ends, and what it said; one that has not ended within `limit` is killed, and is a fault.
+pub fn ended(mut child: Child, limit: Duration) -> Output {
+    let said: [Arc<Mutex<Vec<u8>>>; 2] = Default::default();
+    let streams: [Option<Box<dyn Read + Send>>; 2] = [
+        child.stdout.take().map(|stream| Box::new(stream) as _),
+        child.stderr.take().map(|stream| Box::new(stream) as _),
+    ];
+    let read = |stream: Option<Box<dyn Read + Send>>, said: &Arc<Mutex<Vec<u8>>>| {
+        let said = said.clone();
+        thread::spawn(move || {
+            let (Some(mut stream), mut piece) = (stream, [0; 4096]) else { return };
+            while let Some(length) = stream.read(&mut piece).ok().filter(|length| *length > 0) {
+                said.lock().unwrap().extend_from_slice(&piece[..length]);
+            }
+        })
+    };
+    let [out, err] = streams;
+    let readers = [read(out, &said[0]), read(err, &said[1])];
+    let mut pauses = limit.as_millis() / PAUSE.as_millis();
+    let status = loop {
+        // Its end is that of its streams, too: what it started and left behind may hold them.
+        let all_read = readers.iter().all(thread::JoinHandle::is_finished);
+        match child.try_wait().unwrap() {
+            Some(status) if all_read => break status,
+            _ if pauses == 0 => {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                let [out, err] =
+                    said.map(|bytes| String::from_utf8_lossy(&bytes.lock().unwrap()).into_owned());
+                panic!("waited in vain for its end; it said: {out}{err}");
+            }
+            _ => thread::park_timeout(PAUSE),
+        }
+        pauses -= 1;
+    };
+    let [stdout, stderr] = said.map(|bytes| bytes.lock().unwrap().clone());
+    Output { status, stdout, stderr }
 }
 
 pub fn examples() -> &'static Path {
