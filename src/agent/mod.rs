@@ -16,14 +16,16 @@ mod host;
 mod keep;
 mod local;
 pub mod port;
+mod shared;
 mod stats;
 mod sync;
+mod syncing;
 mod zones;
 
 use std::{
     mem::take,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -36,16 +38,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    catalog::{Map, Node, Subscribe, Text, Topic, fold},
-    check::{self, Definition, Runner, ServiceDefinition, Told},
+    catalog::Text,
+    check::{self, Definition, Runner, ServiceDefinition},
     dns, http,
-    raft::{self, ProposeError, Raft},
+    raft::{self, Raft},
     server,
     telemetry::{self, Telemetry, send_statsd},
 };
 use events::Events;
-use keep::{Keeper, Store};
-use sync::Scope;
+use keep::Store;
+use shared::{Shared, State, Timing};
 
 pub use crate::raft::{ArchiveError, ArchiveHead, ArchiveSummary, ArchiveTable, inspect_archive};
 pub use activation::Activation;
@@ -139,54 +141,8 @@ struct Stoppable<T> {
     stop: CancellationToken,
 }
 
-/// What the parts of an agent share.
-struct Shared {
-    identity: Identity,
-    raft: Raft,
-    endings: server::Endings,
-    state: Mutex<State>,
-    /// Where there is a data directory.
-    keeper: Option<Keeper>,
-    /// Rises when something local changed that the catalog is to be told.
-    changed: watch::Sender<u64>,
-    /// Up to which of these changes the catalog was told, or could not be.
-    told: watch::Sender<u64>,
-    /// Rises with each change to what is registered here.
-    registered: watch::Sender<u64>,
-    events: watch::Sender<Events>,
-    /// Cancelled when somebody asks this agent to leave.
-    leaving: CancellationToken,
-    dns: Arc<ArcSwap<dns::Settings>>,
-    dns_addrs: Vec<SocketAddr>,
-    zones: Arc<zones::Zones>,
-    http: Arc<ArcSwap<http::Settings>>,
-    node_meta: ArcSwap<Map<Text>>,
-    timing: ArcSwap<Timing>,
-    /// What nodes say of where they are.
-    coordinates: server::CoordinateUpdates,
-    archiving: archive::Archiving,
-    /// Since when this server leads, as RFC 3339 has it.
-    led_since: OnceLock<Text>,
-    figures: figures::Figures,
-    reread: Reread,
-}
-
-#[derive(Clone, Copy)]
-struct Timing {
-    check_update_interval: Duration,
-    remote_scripts: bool,
-}
-
-/// What is registered here, and what runs for it: changed together.
-struct State {
-    local: Local,
-    runner: Runner,
-}
-
 /// Results of checks that wait to be taken up.
 const TOLD_MAX: usize = 1024;
-/// Services that are critical for too long are looked for this often.
-const REAP_EVERY: Duration = Duration::from_secs(30);
 /// Each part is given so long to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Of the log, before it is cut behind a snapshot; on disk, and in memory.
@@ -301,8 +257,8 @@ impl Agent {
         shared.apply(reloadable);
         shared.follow(&mut shared.state());
         let kept = store.map(|store| shared.keep(store, queue));
-        tasks.spawn(listen(shared.clone(), tells, services.clone()));
-        tasks.spawn(keep_in_sync(shared.clone(), services.clone()));
+        tasks.spawn(syncing::listen(shared.clone(), tells, services.clone()));
+        tasks.spawn(syncing::keep_in_sync(shared.clone(), services.clone()));
         tasks.spawn(zones::watch(shared.clone(), services.clone()));
         let (told, stop) = (shared.clone(), services.clone());
         tasks.spawn(async move { told.coordinates.run(&told.raft, stop).await });
@@ -380,170 +336,6 @@ impl Agent {
             tracing::warn!("a snapshot was still written or read");
         }
     }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Everything but what files define.
-    fn apply(&self, reloadable: Reloadable) {
-        let every_agent = [("consul-network-segment", ""), ("consul-version", COMPATIBLE_VERSION)];
-        let every_agent = every_agent.map(|(key, value)| (Text::from(key), Text::from(value)));
-        let own = reloadable.node_meta.iter().map(|(key, value)| (Text::from(&**key), Text::from(&**value)));
-        self.node_meta.store(Arc::new(every_agent.into_iter().chain(own).collect()));
-        self.timing.store(Arc::new(Timing::of(&reloadable)));
-        self.dns.store(Arc::new(reloadable.dns));
-        self.http.store(Arc::new(reloadable.http));
-        self.figures.telemetry.set_filter(reloadable.figures);
-    }
-
-    fn take_up(&self, told: Told) {
-        let (delay, mut state) = (self.output_delay(), self.state());
-        if state.runner.is_current(&told) {
-            let Told { id, status, output, .. } = told;
-            let word = status.to_string();
-            if state.local.update_check(&id, status, &output, now(), delay) == Ok(true) {
-                tracing::debug!(check = &*id, status = word, "Check status updated");
-                self.changed.send_modify(|count| *count += 1);
-            }
-        }
-    }
-
-    /// Waits until the catalog was told of every change so far, or could not be.
-    async fn told(&self) {
-        let (upto, mut told) = (*self.changed.borrow(), self.told.subscribe());
-        // The sender lives as long as this does.
-        let _told = told.wait_for(|told| *told >= upto).await;
-    }
-
-    /// Compares with the catalog, and proposes what differs. `false` where something was not written.
-    async fn sync(&self, scope: Scope) -> bool {
-        let catalog = self.raft.catalog();
-        let commands = {
-            let mut state = self.state();
-            let home = catalog.node(&fold(&self.identity.node_name));
-            sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
-        };
-        let mut written = true;
-        for command in commands {
-            self.figures.told.add(1);
-            let reply = self.propose(command).await;
-            self.figures.not_told.add((!matches!(reply, Ok(Ok(_)))).into());
-            match reply {
-                Ok(Ok(_)) => {}
-                Ok(Err(refusal)) => {
-                    tracing::error!(%refusal, "the catalog refuses what this agent registers");
-                    written = false;
-                }
-                Err(ProposeError::Stopped) => return false,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to sync");
-                    written = false;
-                }
-            }
-        }
-        written
-    }
-
-    /// This agent's node, as it registers it.
-    fn node(&self) -> Node {
-        let Identity { node_name, node_id, datacenter, advertise, advertise_wan, .. } = &self.identity;
-        let family = |address: &IpAddr| if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        let tagged = [
-            ("lan".to_string(), advertise),
-            (format!("lan_{}", family(advertise)), advertise),
-            ("wan".to_string(), advertise_wan),
-            (format!("wan_{}", family(advertise_wan)), advertise_wan),
-        ];
-        Node {
-            id: Some(*node_id),
-            name: node_name.clone(),
-            address: advertise.to_string().into(),
-            datacenter: datacenter.clone(),
-            tagged_addresses: Some(
-                tagged.into_iter().map(|(key, ip)| (key, Text::from(ip.to_string()))).collect(),
-            ),
-            meta: Some(Map::clone(&self.node_meta.load())),
-            ..Node::default()
-        }
-    }
-
-    fn member(&self) -> server::Member {
-        server::Member {
-            name: self.identity.node_name.clone(),
-            id: self.identity.node_id,
-            address: self.identity.advertise,
-            port: self.identity.server_port,
-            datacenter: self.identity.datacenter.clone(),
-            version: COMPATIBLE_VERSION.into(),
-        }
-    }
-
-    /// How long a change of output alone is held back.
-    fn output_delay(&self) -> Duration {
-        let interval = self.timing.load().check_update_interval;
-        interval / 2 + interval.mul_f64(fastrand::f64())
-    }
-}
-
-impl Timing {
-    fn of(reloadable: &Reloadable) -> Self {
-        let Reloadable { check_update_interval, remote_scripts, .. } = reloadable;
-        Timing { check_update_interval: *check_update_interval, remote_scripts: *remote_scripts }
-    }
-}
-
-/// Takes up what checks say, and removes services that failed for too long.
-async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: CancellationToken) {
-    let mut reap = tokio::time::interval(REAP_EVERY);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            told = tells.recv() => {
-                let Some(told) = told else { return };
-                shared.take_up(told);
-            }
-            _ = reap.tick() => {
-                let overdue = shared.state().local.overdue(now());
-                for id in overdue {
-                    tracing::info!(service = &*id, "deregistered: critical for longer than its check allows");
-                    shared.change_later(Change::DeregisterService(id.to_string()));
-                }
-            }
-        }
-    }
-}
-
-/// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
-async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut schedule = sync::Schedule::new(now());
-    let mut changed = shared.changed.subscribe();
-    let mut replaced = shared.raft.subscribe(vec![Topic::Everything]);
-    loop {
-        let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
-        tokio::select! {
-            () = stop.cancelled() => break,
-            // The sender lives as long as `shared` does.
-            _ = changed.changed() => {}
-            () = tokio::time::sleep_until(due.into()) => {}
-            // What this agent has may not be in it.
-            _ = &mut replaced => {
-                replaced = shared.raft.subscribe(vec![Topic::Everything]);
-                schedule = sync::Schedule::new(now());
-            }
-        };
-        let upto = *changed.borrow_and_update();
-        let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
-        let written = shared.sync(scope).await;
-        if scope == Scope::Everything || !written {
-            schedule.done(written, now(), fastrand::f64());
-        }
-        shared.told.send_replace(upto);
-    }
-    // Nobody waits for what will not come.
-    shared.told.send_replace(u64::MAX);
 }
 
 #[expect(clippy::disallowed_methods, reason = "the agent's loops are the rim where the clock is read")]

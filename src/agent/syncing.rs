@@ -1,0 +1,122 @@
+//! Words between this agent's checks, what is registered here, and the catalog: taken up as they come, compared when
+//! something changed and every minute or two. What differs is `sync`'s to say.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Change, now,
+    shared::Shared,
+    sync::{self, Scope},
+};
+use crate::{
+    catalog::{Subscribe, Topic, fold},
+    check::Told,
+    raft::ProposeError,
+};
+
+/// Services that are critical for too long are looked for this often.
+const REAP_EVERY: Duration = Duration::from_secs(30);
+
+impl Shared {
+    pub(super) fn take_up(&self, told: Told) {
+        let (delay, mut state) = (self.output_delay(), self.state());
+        if state.runner.is_current(&told) {
+            let Told { id, status, output, .. } = told;
+            let word = status.to_string();
+            if state.local.update_check(&id, status, &output, now(), delay) == Ok(true) {
+                tracing::debug!(check = &*id, status = word, "Check status updated");
+                self.changed.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    /// Waits until the catalog was told of every change so far, or could not be.
+    pub(super) async fn told(&self) {
+        let (upto, mut told) = (*self.changed.borrow(), self.told.subscribe());
+        // The sender lives as long as this does.
+        let _told = told.wait_for(|told| *told >= upto).await;
+    }
+
+    /// Compares with the catalog, and proposes what differs. `false` where something was not written.
+    pub(super) async fn sync(&self, scope: Scope) -> bool {
+        let catalog = self.raft.catalog();
+        let commands = {
+            let mut state = self.state();
+            let home = catalog.node(&fold(&self.identity.node_name));
+            sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
+        };
+        let mut written = true;
+        for command in commands {
+            self.figures.told.add(1);
+            let reply = self.propose(command).await;
+            self.figures.not_told.add((!matches!(reply, Ok(Ok(_)))).into());
+            match reply {
+                Ok(Ok(_)) => {}
+                Ok(Err(refusal)) => {
+                    tracing::error!(%refusal, "the catalog refuses what this agent registers");
+                    written = false;
+                }
+                Err(ProposeError::Stopped) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "failed to sync");
+                    written = false;
+                }
+            }
+        }
+        written
+    }
+}
+
+/// Takes up what checks say, and removes services that failed for too long.
+pub async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: CancellationToken) {
+    let mut reap = tokio::time::interval(REAP_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            told = tells.recv() => {
+                let Some(told) = told else { return };
+                shared.take_up(told);
+            }
+            _ = reap.tick() => {
+                let overdue = shared.state().local.overdue(now());
+                for id in overdue {
+                    tracing::info!(service = &*id, "deregistered: critical for longer than its check allows");
+                    shared.change_later(Change::DeregisterService(id.to_string()));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
+pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut schedule = sync::Schedule::new(now());
+    let mut changed = shared.changed.subscribe();
+    let mut replaced = shared.raft.subscribe(vec![Topic::Everything]);
+    loop {
+        let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
+        tokio::select! {
+            () = stop.cancelled() => break,
+            // The sender lives as long as `shared` does.
+            _ = changed.changed() => {}
+            () = tokio::time::sleep_until(due.into()) => {}
+            // What this agent has may not be in it.
+            _ = &mut replaced => {
+                replaced = shared.raft.subscribe(vec![Topic::Everything]);
+                schedule = sync::Schedule::new(now());
+            }
+        };
+        let upto = *changed.borrow_and_update();
+        let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
+        let written = shared.sync(scope).await;
+        if scope == Scope::Everything || !written {
+            schedule.done(written, now(), fastrand::f64());
+        }
+        shared.told.send_replace(upto);
+    }
+    // Nobody waits for what will not come.
+    shared.told.send_replace(u64::MAX);
+}
