@@ -7,6 +7,7 @@
 //! - [`catalog`]: what exists. A value, and the commands that change it
 //! - [`dns`]: how it is asked: the grammar of names, answers, packets, the UDP and TCP roads, recursion, static zones
 //! - [`check`]: what is healthy: verdicts, schedules, probes
+//! - [`gossip`]: who is alive
 //! - [`raft`]: how servers agree on the next catalog, and where it is published
 //! - [`http`]: the API under `/v1/`
 //! - [`agent`]: what every agent does: local services, their sync into the catalog, start and stop in order
@@ -16,8 +17,8 @@
 //! - [`cli`]: the command line
 //! - [`count`]: plain numbers that any room writes where things happen
 //!
-//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns`, `telemetry` → `raft`, `check`
-//! → `catalog`, `count`.
+//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns`, `telemetry` → `raft`, `gossip`,
+//! `check` → `catalog`, `count`.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod count;
 pub mod dns;
+pub mod gossip;
 pub mod http;
 pub mod raft;
 pub mod server;

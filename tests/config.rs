@@ -59,6 +59,11 @@ fn the_example_is_valid() {
 }
 
 #[test]
+fn what_concerns_members() {
+    run("members.txt");
+}
+
+#[test]
 fn an_agent_that_cannot_be_yet_is_refused() {
     let config = |words: &[&str]| {
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
@@ -186,6 +191,7 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         ),
         format!("log {:?}", config.log),
         format!("pid {:?}", config.pid_file),
+        format!("{:?}", config.mass_failure),
     ];
     // The node is told of above.
     assert_eq!(config.dns.node, **node_name);

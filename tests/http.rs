@@ -72,7 +72,7 @@ macro_rules! scripts {
     )*};
 }
 
-scripts! { absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters query register session status transport traps txn }
+scripts! { absent agent canonical catalog coordinate decoding event filter health kv metrics operator parameters query register session status transport traps txn unconfirmed }
 
 const WEB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"web","Port":80}}"#;
 const DB: &str = r#"{"Node":"oak","Address":"10.0.0.1","Service":{"Service":"db","Port":5432}}"#;

@@ -199,6 +199,19 @@ impl Agent for Shared {
         })
     }
 
+    fn unconfirmed(&self) -> Vec<Text> {
+        self.membership.unconfirmed()
+    }
+
+    fn confirm_failed(&self, node: Option<&str>) -> usize {
+        let confirmed = self.membership.confirm(node);
+        tracing::warn!(
+            members = confirmed,
+            "an operator says that members that vanished with others are gone"
+        );
+        confirmed
+    }
+
     fn leave(&self) -> Pending<'_, ()> {
         self.leaving.cancel();
         Box::pin(std::future::ready(()))

@@ -40,7 +40,7 @@ use uuid::Uuid;
 use crate::{
     catalog::Text,
     check::{self, Definition, Runner, ServiceDefinition},
-    dns, http,
+    dns, gossip, http,
     raft::{self, Raft},
     server,
     telemetry::{self, Telemetry, send_statsd},
@@ -74,6 +74,21 @@ pub struct Identity {
     pub serf_wan_port: Option<u16>,
 }
 
+impl Identity {
+    /// As the catalog knows a server.
+    fn as_server(&self) -> server::Member {
+        server::Member {
+            name: self.node_name.clone(),
+            id: Some(self.node_id),
+            address: self.advertise,
+            port: Some(self.server_port),
+            datacenter: self.datacenter.clone(),
+            version: COMPATIBLE_VERSION.into(),
+            status: gossip::Status::Alive,
+        }
+    }
+}
+
 /// What a reload may change.
 #[derive(Clone, Debug)]
 pub struct Reloadable {
@@ -101,6 +116,8 @@ pub struct Settings {
     pub http_sockets: Vec<http::UnixSocket>,
     pub activation: Activation,
     pub keeping: Keeping,
+    /// When a server does not believe that members are gone.
+    pub mass_failure: server::MassFailure,
     /// But for the filter, which is reloadable.
     pub telemetry: telemetry::Settings,
     /// Hands out what this process logs.
@@ -164,6 +181,7 @@ impl Agent {
             http_sockets,
             activation,
             keeping,
+            mass_failure,
             telemetry,
             monitor,
         } = settings;
@@ -203,6 +221,8 @@ impl Agent {
         let figures = Telemetry::new(&telemetry, &identity.node_name);
         let (of_checks, of_http) = (runner.counters().clone(), http_server.counters().clone());
         let figures = figures::Figures::new(figures, of_checks, of_http, monitor);
+        let own = identity.as_server();
+        let suspicion = server::Suspicion { multiplier: 4, probe_interval: Duration::from_secs(1) };
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
@@ -224,6 +244,7 @@ impl Agent {
             identity,
             raft,
             endings: server::Endings::default(),
+            membership: server::Membership::new(own, mass_failure, suspicion),
             reread,
         });
         shared.zones.read(&shared.dns);
@@ -247,7 +268,9 @@ impl Agent {
         let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
         shared.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
-        tasks.spawn(server::run(shared.raft.clone(), shared.member(), ready, services.clone()));
+        let members = watch::channel(gossip::Members::new()).1;
+        let (membership, raft) = (shared.membership.clone(), shared.raft.clone());
+        tasks.spawn(membership.run(raft, members, ready, services.clone()));
         let (ending, raft, stop) = (shared.endings.clone(), shared.raft.clone(), services.clone());
         tasks.spawn(async move { ending.run(raft, stop).await });
         let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;

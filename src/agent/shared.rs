@@ -27,6 +27,7 @@ pub struct Shared {
     pub(super) identity: Identity,
     pub(super) raft: Raft,
     pub(super) endings: server::Endings,
+    pub(super) membership: server::Membership,
     pub(super) state: Mutex<State>,
     /// Where there is a data directory.
     pub(super) keeper: Option<Keeper>,
@@ -103,17 +104,6 @@ impl Shared {
             ),
             meta: Some(Map::clone(&self.node_meta.load())),
             ..Node::default()
-        }
-    }
-
-    pub(super) fn member(&self) -> server::Member {
-        server::Member {
-            name: self.identity.node_name.clone(),
-            id: self.identity.node_id,
-            address: self.identity.advertise,
-            port: self.identity.server_port,
-            datacenter: self.identity.datacenter.clone(),
-            version: COMPATIBLE_VERSION.into(),
         }
     }
 

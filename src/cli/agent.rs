@@ -99,6 +99,7 @@ async fn live(
             may_begin: config.may_begin,
             free_bytes_min: config.free_bytes_min,
         },
+        mass_failure: config.mass_failure,
         telemetry: config.telemetry.clone(),
         monitor,
     };

@@ -70,6 +70,7 @@ const COMMANDS: &[&Command] = &[
     &operator::GET_CONFIG,
     &operator::SET_CONFIG,
     &operator::STATE,
+    &operator::CONFIRM_FAILED,
     &operator::LIST_PEERS,
     &operator::REMOVE_PEER,
     &operator::TRANSFER_LEADER,

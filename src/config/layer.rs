@@ -20,7 +20,7 @@ use super::{
     sources::reason,
     tree::{Kind, Member, Place},
 };
-use crate::{catalog::check_meta, check::Span, dns, http, telemetry};
+use crate::{catalog::check_meta, check::Span, dns, http, server::MassFailure, telemetry};
 
 /// What one tree says.
 #[derive(Default)]
@@ -67,6 +67,7 @@ pub struct Layer {
     pub log_json: Option<bool>,
     pub pid_file: Option<String>,
     pub free_bytes_min: Option<u64>,
+    pub mass_failure: MassFailure,
 }
 
 /// Reads a tree without its definitions; what is left of it is unknown.
@@ -452,6 +453,7 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     if let Some(bytes) = archive.and_then(|bytes| u64::try_from(bytes).ok()) {
         layer.http.limits.archive_bytes_max = bytes;
     }
+    layer.mass_failure = read_mass_failure(&mut own, findings);
     if let Some(mut block) = own.block("dns", findings) {
         layer.dns_listen = read_listen(&mut block, findings);
         let dns = &mut layer.dns;
@@ -475,6 +477,31 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
         block.finish(findings);
     }
     own.finish(findings);
+}
+
+/// 0 anywhere turns the guard off.
+fn read_mass_failure(own: &mut Fields, findings: &mut Findings) -> MassFailure {
+    let mut guard = MassFailure::default();
+    let Some(mut block) = own.block("mass_failure_guard", findings) else { return guard };
+    if let Some(place) = block.place("percent")
+        && let Some(number) = block.int("percent", findings)
+    {
+        match u32::try_from(number) {
+            Ok(percent @ 0..=100) => guard.percent = percent,
+            _ => {
+                let path = block.path("percent");
+                let text =
+                    format!("{path} cannot be {number}. Must be between 0 and 100; 0 turns the guard off");
+                findings.fault::<()>(place, text);
+            }
+        }
+    }
+    let least = block.count("members_min", i64::from(u32::MAX), findings);
+    guard.members_min = least.and_then(|least| usize::try_from(least).ok()).unwrap_or(guard.members_min);
+    guard.confirm_after =
+        block.duration("confirm_after", findings).map_or(guard.confirm_after, |span| duration(&span));
+    block.finish(findings);
+    guard
 }
 
 fn read_recursion_limits(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mut Findings) {

@@ -145,6 +145,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         may_begin,
         bootstrap_expect: u32::try_from(bootstrap_expect).unwrap_or(u32::MAX),
         free_bytes_min: layer.free_bytes_min.unwrap_or(FREE_BYTES_MIN),
+        mass_failure: layer.mass_failure,
         data_dir: layer.data_dir.map(|(path, _)| PathBuf::from(path)),
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),

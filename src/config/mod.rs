@@ -28,7 +28,9 @@ use uuid::Uuid;
 
 use crate::{
     check::{Definition, ServiceDefinition},
-    dns, http, telemetry as figures,
+    dns, http,
+    server::MassFailure,
+    telemetry as figures,
 };
 
 pub use flags::{Flags, flag_help, parse_flags};
@@ -56,6 +58,7 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// Nothing is written while fewer bytes are free on its disk.
     pub free_bytes_min: u64,
+    pub mass_failure: MassFailure,
     /// Where agents reach this one.
     pub advertise: IpAddr,
     pub advertise_wan: IpAddr,
@@ -123,6 +126,7 @@ impl Config {
             ("server", self.server != other.server),
             ("data_dir", self.data_dir != other.data_dir),
             ("lictor.free_bytes_min", self.free_bytes_min != other.free_bytes_min),
+            ("lictor.mass_failure_guard", self.mass_failure != other.mass_failure),
             ("bootstrap", self.may_begin != other.may_begin),
             ("bootstrap_expect", self.bootstrap_expect != other.bootstrap_expect),
             ("advertise_addr", self.advertise != other.advertise),

@@ -102,6 +102,12 @@ pub trait Agent: Subscribe {
     /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
     fn members(&self, wan: bool) -> Vec<Member>;
 
+    /// Members that do not answer and are not believed to be gone, since many vanished at once; by name.
+    fn unconfirmed(&self) -> Vec<Text>;
+
+    /// An operator's word that they are gone: this one, or all. How many they were.
+    fn confirm_failed(&self, node: Option<&str>) -> usize;
+
     /// The machine that this agent runs on, as JSON.
     fn host(&self) -> Pending<'static, Vec<u8>>;
 

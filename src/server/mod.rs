@@ -1,10 +1,13 @@
-//! What a server does as leader: members become rows of the catalog (so far the only member is this server itself), and what
-//! has had its time ends. Knows agreement and the catalog; not how members are found, nor what else an agent registers on its
-//! node.
+//! What a server does as leader: members become rows of the catalog, and what has had its time ends. Knows agreement, the
+//! catalog and members as a value; not how members are found, nor what else an agent registers on its node.
 
 mod coordinates;
+mod guard;
+mod member;
+mod membership;
 mod reconcile;
 mod restore;
+mod roll;
 mod timers;
 
 use std::{
@@ -12,24 +15,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     catalog::{Subscribe, Subscription, Topic},
-    raft::{ProposeError, Raft},
+    raft::Raft,
 };
 use timers::Timers;
 
 pub use coordinates::CoordinateUpdates;
-pub use reconcile::{Member, reconcile};
+pub use guard::MassFailure;
+pub use member::Member;
+pub use membership::Membership;
 pub use restore::{give_up, restore};
+pub use roll::Suspicion;
 
-/// A row that somebody removed or changed from outside comes back within this time (`cluster.md` §4.2).
-const RECONCILE_EVERY: Duration = Duration::from_secs(60);
-/// After a write that did not come through.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Whether this server leads is looked at as often.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -97,66 +99,6 @@ impl Endings {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Keeps this server's own rows in the catalog until `shutdown`, and writes only where the catalog says otherwise.
-/// `ready` is told once they are there: what the agent says of its node should come later, and so stand.
-pub async fn run(raft: Raft, member: Member, ready: oneshot::Sender<()>, shutdown: CancellationToken) {
-    keep(raft, member, RECONCILE_EVERY, ready, shutdown).await;
-}
-
-async fn keep(
-    raft: Raft,
-    member: Member,
-    every: Duration,
-    ready: oneshot::Sender<()>,
-    shutdown: CancellationToken,
-) {
-    let mut ready = Some(ready);
-    let mut replaced = raft.subscribe(vec![Topic::Everything]);
-    loop {
-        let settled = settle(&raft, &member).await;
-        if settled != Settled::NotYet {
-            // Nobody may be waiting any more.
-            let _ = ready.take().map(|ready| ready.send(()));
-        }
-        let pause = if settled == Settled::Yes { every } else { RETRY_AFTER.min(every) };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-            // They may not be in it.
-            _ = &mut replaced => replaced = raft.subscribe(vec![Topic::Everything]),
-        }
-    }
-}
-
-/// Whether this server's rows are as they should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settled {
-    Yes,
-    NotYet,
-    /// Nothing can be written for now; what is known is served all the same.
-    NoSpace,
-}
-
-/// Writes what must be written, one step after the other.
-async fn settle(raft: &Raft, member: &Member) -> Settled {
-    for _ in 0..STEPS_MAX {
-        let Some(command) = reconcile(&raft.catalog(), member) else { return Settled::Yes };
-        match raft.propose(command).await {
-            Ok(Ok(_)) => continue,
-            Err(ProposeError::DiskFull) => return Settled::NoSpace,
-            Ok(Err(refusal)) => {
-                tracing::error!(node = &*member.name, %refusal, "cannot register this server")
-            }
-            Err(error) => tracing::warn!(node = &*member.name, %error, "cannot register this server yet"),
-        }
-        return Settled::NotYet;
-    }
-    Settled::Yes
-}
-
-/// One to free the name, one to take it.
-const STEPS_MAX: usize = 2;
 
 #[expect(clippy::disallowed_methods, reason = "the leader's loops are the rim where the clock is read")]
 fn now() -> Instant {

@@ -1,13 +1,18 @@
 //! What a leader writes of itself, and when it writes nothing.
 
+mod members;
+
 use std::sync::Arc;
 
-use super::*;
+use tokio::sync::{oneshot, watch};
+
+use super::{reconcile::reconcile_own, *};
 use crate::{
     catalog::{
         Catalog, Check, Command, Health, Map, Node, Register, Restore, SERF_HEALTH, Service, Session,
         SessionWrite, Status, Table, Target, Topic, Woken,
     },
+    gossip::{self, Members},
     raft,
 };
 
@@ -16,7 +21,7 @@ fn a_new_server_is_registered_once() {
     let catalog = settled();
     let home = catalog.node("oak").unwrap();
     let node = home.node();
-    assert_eq!((&*node.address, &*node.datacenter, node.id), ("10.0.0.1", "north", Some(member().id)));
+    assert_eq!((&*node.address, &*node.datacenter, node.id), ("10.0.0.1", "north", member().id));
     assert_eq!(node.meta.as_ref().unwrap(), &Map::from_iter([("consul-version", "1.16.4".into())]));
     assert_eq!(node.tagged_addresses, None);
     let consul = home.instance("consul").unwrap();
@@ -32,7 +37,7 @@ fn a_new_server_is_registered_once() {
         (&*check.id, &*check.name, &*check.output, &*check.service_id),
         ("serfHealth", "Serf Health Status", "Agent alive and reachable", "")
     );
-    assert_eq!(reconcile(&catalog, &member()), None, "a quiet server proposes nothing");
+    assert_eq!(reconcile_own(&catalog, &member()), None, "a quiet server proposes nothing");
 }
 
 /// Whatever is done to its rows, one command puts them right, and no more than one.
@@ -60,9 +65,9 @@ fn what_others_did_to_its_rows_is_repaired() {
     for damage in damages {
         let mut catalog = settled();
         assert!(catalog.apply(damage.clone()).0.unwrap().changed);
-        let repair = reconcile(&catalog, &member()).unwrap_or_else(|| panic!("{damage:?} went unseen"));
+        let repair = reconcile_own(&catalog, &member()).unwrap_or_else(|| panic!("{damage:?} went unseen"));
         assert!(catalog.apply(repair).0.unwrap().changed);
-        assert_eq!(reconcile(&catalog, &member()), None, "after {damage:?}");
+        assert_eq!(reconcile_own(&catalog, &member()), None, "after {damage:?}");
         assert_eq!(catalog.service("consul").unwrap().instances().next().unwrap().health, Health::Passing);
     }
 }
@@ -72,7 +77,7 @@ fn what_the_agent_says_of_its_node_is_kept() {
     let mut catalog = settled();
     let node = Node {
         name: "Oak".into(),
-        id: Some(member().id),
+        id: member().id,
         address: "10.0.0.1".into(),
         datacenter: "north".into(),
         tagged_addresses: Some(Map::from_iter([("lan", "10.0.0.1".into())])),
@@ -81,9 +86,9 @@ fn what_the_agent_says_of_its_node_is_kept() {
     };
     let told = Register { node, ..Register::default() };
     catalog.apply(Command::Register(Box::new(told))).0.unwrap();
-    assert_eq!(reconcile(&catalog, &member()), None);
+    assert_eq!(reconcile_own(&catalog, &member()), None);
     let moved = Member { address: [10, 0, 0, 2].into(), ..member() };
-    catalog.apply(reconcile(&catalog, &moved).unwrap()).0.unwrap();
+    catalog.apply(reconcile_own(&catalog, &moved).unwrap()).0.unwrap();
     let node = catalog.node("oak").unwrap().node();
     assert_eq!(&*node.address, "10.0.0.2");
     assert_eq!(node.meta.as_ref().unwrap().get("rack").map(|rack| &**rack), Some("r7"));
@@ -97,8 +102,9 @@ async fn the_leader_keeps_its_rows() {
     let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
     raft.lead().await.unwrap();
     let (ready, is_ready) = oneshot::channel();
-    let duties =
-        tokio::spawn(keep(raft.clone(), member(), Duration::from_millis(1), ready, shutdown.clone()));
+    let (_members, known) = watch::channel(Members::new());
+    let every = Duration::from_millis(1);
+    let duties = tokio::spawn(membership().keep(raft.clone(), known, every, ready, shutdown.clone()));
     is_ready.await.unwrap();
     let index = raft.catalog().index();
 
@@ -122,18 +128,24 @@ async fn the_leader_keeps_its_rows() {
 fn member() -> Member {
     Member {
         name: "oak".into(),
-        id: uuid::Uuid::from_u128(7),
+        id: Some(uuid::Uuid::from_u128(7)),
         address: [10, 0, 0, 1].into(),
         datacenter: "north".into(),
-        port: 8300,
+        port: Some(8300),
         version: "1.16.4".into(),
+        status: gossip::Status::Alive,
     }
+}
+
+fn membership() -> Membership {
+    let suspicion = Suspicion { multiplier: 4, probe_interval: Duration::from_secs(1) };
+    Membership::new(member(), MassFailure::default(), suspicion)
 }
 
 /// A catalog with nothing but this server in it.
 fn settled() -> Catalog {
     let mut catalog = Catalog::default();
-    catalog.apply(reconcile(&catalog, &member()).expect("it is new")).0.unwrap();
+    catalog.apply(reconcile_own(&catalog, &member()).expect("it is new")).0.unwrap();
     catalog.assert_consistent();
     catalog
 }
@@ -153,7 +165,8 @@ async fn what_is_restored_is_all_there_is() {
     let (raft, agreement) = Raft::open(settings, shutdown.clone()).await.unwrap();
     raft.lead().await.unwrap();
     let (ready, is_ready) = oneshot::channel();
-    let duties = tokio::spawn(keep(raft.clone(), member(), RECONCILE_EVERY, ready, shutdown.clone()));
+    let (_members, known) = watch::channel(Members::new());
+    let duties = tokio::spawn(membership().run(raft.clone(), known, ready, shutdown.clone()));
     is_ready.await.unwrap();
     raft.propose(Command::Restore(Restore::Begin { id: uuid::Uuid::nil() })).await.unwrap().unwrap();
     assert!(raft.catalog().restoring().is_some());
@@ -197,13 +210,13 @@ fn a_name_is_taken_from_a_server_that_is_no_more() {
         let node = Node { name: "oak".into(), ..Node::default() };
         let register = Register { node, skip_node_update: true, checks: vec![check], ..Register::default() };
         catalog.apply(Command::Register(Box::new(register))).0.unwrap();
-        let heir = Member { id: uuid::Uuid::from_u128(number), ..member() };
+        let heir = Member { id: Some(uuid::Uuid::from_u128(number)), ..member() };
         for _ in 0..2 {
-            catalog.apply(reconcile(&catalog, &heir).expect("something is to be written")).0.unwrap();
+            catalog.apply(reconcile_own(&catalog, &heir).expect("something is to be written")).0.unwrap();
         }
-        assert_eq!(reconcile(&catalog, &heir), None);
+        assert_eq!(reconcile_own(&catalog, &heir), None);
         let home = catalog.node("oak").unwrap();
-        assert_eq!((home.node().id, home.instance("web").unwrap().health), (Some(heir.id), Health::Passing));
+        assert_eq!((home.node().id, home.instance("web").unwrap().health), (heir.id, Health::Passing));
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Memory {
     /// Somebody asked it to.
     pub left: AtomicBool,
     pub events: Mutex<Vec<Arc<Event>>>,
+    /// Members that vanished with many others.
+    unconfirmed: Mutex<Vec<Text>>,
     /// Proposals are never answered.
     pub stuck: AtomicBool,
     /// Of the agent's own registrations.
@@ -93,6 +95,7 @@ impl Memory {
             led: AtomicBool::new(true),
             left: AtomicBool::default(),
             events: Mutex::default(),
+            unconfirmed: Mutex::new(vec!["ash".into(), "elm".into(), "fir".into()]),
             stuck: AtomicBool::default(),
             changed: watch::channel(()).0,
             changes: broadcast::channel(64).0,
@@ -365,6 +368,17 @@ impl Agent for Memory {
 
     fn prometheus(self: Arc<Self>) -> Pending<'static, Option<String>> {
         self.done(self.led.load(Ordering::SeqCst).then(|| "# TYPE a gauge\na 1\n".to_string()))
+    }
+
+    fn unconfirmed(&self) -> Vec<Text> {
+        self.unconfirmed.lock().unwrap().clone()
+    }
+
+    fn confirm_failed(&self, node: Option<&str>) -> usize {
+        let mut unconfirmed = self.unconfirmed.lock().unwrap();
+        let before = unconfirmed.len();
+        unconfirmed.retain(|name| node.is_some_and(|node| !node.eq_ignore_ascii_case(name)));
+        before - unconfirmed.len()
     }
 
     fn leave(&self) -> Pending<'_, ()> {

@@ -20,12 +20,13 @@ mod snapshot;
 mod status;
 mod telemetry;
 mod txn;
+mod unconfirmed;
 
 use super::route::Route;
 
 pub use query::QUERY;
 
-pub const ROUTES: [&[Route]; 16] = [
+pub const ROUTES: [&[Route]; 17] = [
     absent::ROUTES,
     agent::ROUTES,
     agent_health::ROUTES,
@@ -42,4 +43,5 @@ pub const ROUTES: [&[Route]; 16] = [
     status::ROUTES,
     telemetry::ROUTES,
     txn::ROUTES,
+    unconfirmed::ROUTES,
 ];
