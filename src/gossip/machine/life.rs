@@ -1,0 +1,584 @@
+//! Coming, going and being forgotten: joining, leaving, saying of another that it left, returning from the dead, and two of one
+//! name.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use foca::{Member, Timer};
+use rand::{RngExt, seq::IteratorRandom};
+
+use super::{AskError, Due, Happening, Machine, Unknown, sync::Asked};
+use crate::{
+    catalog::Coordinate,
+    gossip::{
+        identity::{Id, key},
+        roster::{Entry, Said},
+        settings::{Keep, Settings},
+        wire::{
+            item::{Item, Record},
+            packet::{Body, Packet},
+            stream::{Reply, Row, State},
+        },
+    },
+};
+
+pub(super) struct Life {
+    pub stage: Stage,
+    /// Whether foca has anyone to talk to.
+    pub active: bool,
+    /// When all that is known is next told by one number.
+    pub compares: Instant,
+    /// Where to ask to be let in again: those of the former life, and whoever let us in in this one.
+    ways: Vec<SocketAddr>,
+    /// How many there were in the former life.
+    former: usize,
+    /// What may yet be announced in this second of life.
+    announced: (i64, u32),
+    /// When the other one of this name was last told so.
+    disputed: Option<Instant>,
+    leave_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Here,
+    Leaving,
+    Left,
+    /// Another one has this name.
+    Stopped,
+}
+
+const WAYS_MAX: usize = 64;
+const ANNOUNCED_MAX: u32 = 20;
+const REJOIN: Duration = Duration::from_secs(5);
+const HOUSE: Duration = Duration::from_secs(1);
+/// How many of the former life are asked at a time.
+const ASKED: usize = 3;
+/// What is this close to being forgotten is not learnt.
+const NEARLY: Duration = Duration::from_secs(60);
+
+impl Life {
+    pub fn new(settings: &Settings, now: Instant) -> Life {
+        Life {
+            stage: Stage::Here,
+            active: false,
+            compares: now,
+            ways: settings.past.peers.values().copied().filter(|it| *it != settings.advertise).collect(),
+            former: settings.past.peers.len(),
+            announced: (0, 0),
+            disputed: None,
+            leave_until: None,
+        }
+    }
+
+    /// Whether one more announcement is no flood.
+    pub fn may_announce(&mut self, age: i64) -> bool {
+        if self.announced.0 != age / 1000 {
+            self.announced = (age / 1000, 0);
+        }
+        self.announced.1 += 1;
+        self.announced.1 <= ANNOUNCED_MAX
+    }
+}
+
+impl Machine {
+    pub(super) fn begin(&mut self, now: Instant) {
+        let timing = &self.settings.timing;
+        let spread = |every: Duration, random: f64| now + every.mul_f64(random);
+        let (sync, reconnect) = (timing.sync_interval, timing.reconnect_interval);
+        let root = spread(sync, self.random.random());
+        self.life.compares = root;
+        self.timers.at(root, Due::Root);
+        let at = spread(reconnect, self.random.random());
+        self.timers.at(at, Due::Reconnect);
+        self.timers.at(now + HOUSE, Due::House);
+        self.timers.at(now, Due::Rejoin);
+    }
+
+    /// Asks a member to let this node in; [`Happening::Joined`] tells how it went.
+    pub fn join(&mut self, id: u64, address: SocketAddr, now: Instant) {
+        if !self.ask_sync(address, Asked::Join { tell: Some(id) }, now) {
+            self.tell(Happening::Joined { id, outcome: Err("too many requests are under way".into()) });
+        }
+        self.finish();
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        tell: Option<u64>,
+        to: SocketAddr,
+        reply: Result<Reply, AskError>,
+        now: Instant,
+    ) {
+        let outcome = match reply {
+            Ok(Reply::Rows { clock, whole, buckets, rows }) => self.let_in(to, clock, whole, &buckets, rows, now),
+            Ok(Reply::Refused(text)) => Err(text),
+            Ok(_) => Err("the reply is to another question".into()),
+            Err(AskError::Refused) => Err("connection refused".into()),
+            Err(AskError::TimedOut) => Err("i/o timeout".into()),
+            Err(AskError::Failed(text)) => Err(text),
+        };
+        if let Some(id) = tell {
+            self.tell(Happening::Joined { id, outcome });
+        }
+    }
+
+    fn let_in(
+        &mut self,
+        to: SocketAddr,
+        clock: u64,
+        whole: bool,
+        buckets: &[u8],
+        rows: Vec<Row>,
+        now: Instant,
+    ) -> Result<usize, String> {
+        // What they are is judged before any of it is believed.
+        let refusal = |row: &Row| {
+            let record = row.record.as_ref()?;
+            if row.id.key == self.me().key { None } else { self.objection(&row.id, record, row.state) }
+        };
+        if let Some(text) = rows.iter().find_map(refusal) {
+            return Err(text);
+        }
+        if to != self.settings.advertise && !self.life.ways.contains(&to) && self.life.ways.len() < WAYS_MAX {
+            self.life.ways.push(to);
+        }
+        self.synced(to, clock, whole, buckets, rows, now);
+        Ok(self.roster.here())
+    }
+
+    /// Why a row's member may not be here.
+    pub(super) fn objection(&self, id: &Id, record: &Record, state: State) -> Option<String> {
+        let asked = state < State::Left;
+        asked.then(|| self.roster.objection(&self.me(), &self.settings.datacenter, id, record)).flatten()
+    }
+
+    /// Why one that asks is not let in.
+    pub(super) fn refusal(&mut self, row: &Row, now: Instant) -> Option<String> {
+        let me = self.me();
+        let Some(record) = row.record.as_ref().filter(|it| it.fits() && key(&it.name) == row.id.key) else {
+            return Some("what the member says of itself is malformed".into());
+        };
+        if row.id.key == me.key && row.id.address == me.address {
+            return None;
+        }
+        if let Some(text) = self.objection(&row.id, record, row.state) {
+            return Some(text);
+        }
+        let known = self.roster.get(row.id.key);
+        if known.is_none() && self.is_full() {
+            return Some(format!("the pool has its limit of {} members", self.settings.members_max));
+        }
+        let old = known.filter(|it| it.state == State::Alive && it.id.address != row.id.address)?.id;
+        if old != me {
+            // It may have moved, and the old one be gone: that is found out sooner than by chance.
+            let (bytes, deadline) = (self.own_ping(&old), self.settings.timing.probe_interval);
+            self.ask(old.address, Asked::Doubt { of: old }, bytes, deadline, now);
+        }
+        self.counters.conflicts.add(1);
+        Some(conflict(&record.name, old.address, row.id.address))
+    }
+
+    /// Tells everyone that this node goes, and goes when they know; [`Happening::Left`] tells when it may end.
+    pub fn leave(&mut self, now: Instant) {
+        if self.life.stage != Stage::Here {
+            return;
+        }
+        self.life.stage = Stage::Leaving;
+        self.tell(Happening::Keep(Keep::Left));
+        let Id { key, generation, .. } = self.me();
+        self.told_leave(key, generation, now);
+        self.spread(&Item::Leave { key, generation });
+        self.life.leave_until = Some(now + self.settings.timing.leave_timeout);
+        self.push_soon(now);
+        self.timers.at(now, Due::Leave(0));
+        self.finish();
+    }
+
+    pub(super) fn leave_step(&mut self, step: u8, now: Instant) {
+        let soon = now + Duration::from_millis(50);
+        match step {
+            // What is still to be told is told.
+            0 if self.foca.num_members() > 0
+                && self.life.leave_until.is_some_and(|until| now < until)
+                && !(self.news.is_empty() && self.foca.updates_backlog() == 0) =>
+            {
+                self.timers.at(soon, Due::Leave(0));
+            }
+            0 => {
+                let alone = self.foca.num_members() == 0;
+                self.life.stage = Stage::Left;
+                self.swim(now, |foca, out| foca.leave_cluster(out));
+                let me = self.me();
+                if let Some(mut entry) = self.roster.get(me.key).cloned() {
+                    entry.state = State::Left;
+                    entry.since = self.age(now);
+                    self.roster.put(entry);
+                }
+                self.timers.at(if alone { now } else { soon }, Due::Leave(if alone { 5 } else { 1 }));
+            }
+            // foca tells three, once.
+            1..=4 => {
+                self.swim(now, |foca, out| foca.gossip(out));
+                let delay = self.settings.timing.leave_propagate_delay;
+                let next = if step == 4 { now + delay } else { soon };
+                self.timers.at(next, Due::Leave(step + 1));
+            }
+            _ => self.tell(Happening::Left),
+        }
+    }
+
+    /// Says of another that it left: a failed one is not awaited any more. `prune`: and is to be forgotten.
+    pub fn force_leave(&mut self, name: &str, prune: bool, now: Instant) -> Result<(), Unknown> {
+        let shown = self.roster.find(name).filter(|entry| entry.state != State::Pruned);
+        let Some(Id { key, generation, .. }) = shown.map(|entry| entry.id) else {
+            return Err(Unknown(name.into()));
+        };
+        self.told_force(key, generation, prune, now);
+        self.spread(&Item::Force { key, generation, prune });
+        self.push_soon(now);
+        self.finish();
+        Ok(())
+    }
+
+    pub(super) fn told_leave(&mut self, key: u64, generation: u64, now: Instant) -> bool {
+        let Some(mut entry) = self.roster.get(key).filter(|it| it.id.generation == generation).cloned() else {
+            return false;
+        };
+        if key == self.me().key && self.life.stage == Stage::Here {
+            // It is not so: whoever said it takes us for gone.
+            self.renew(generation, now);
+            return false;
+        }
+        entry.state = match entry.state {
+            State::Alive => State::Leaving,
+            State::Failed => State::Left,
+            _ => return false,
+        };
+        self.enter(entry, now);
+        true
+    }
+
+    pub(super) fn told_force(&mut self, key: u64, generation: u64, prune: bool, now: Instant) -> bool {
+        let me = self.me();
+        if key == me.key {
+            if generation >= me.generation && self.life.stage == Stage::Here {
+                self.renew(generation, now);
+            }
+            return false;
+        }
+        let Some(entry) = self.roster.get(key).filter(|it| it.id.generation == generation).cloned() else {
+            return false;
+        };
+        let state = if prune { State::Pruned } else { State::Left };
+        if entry.state >= state {
+            return false;
+        }
+        if entry.state.is_here() {
+            let down = Member::down(entry.id);
+            self.swim(now, |foca, out| foca.apply_many(std::iter::once(down), true, out));
+        }
+        self.enter(Entry { state, since: self.age(now), ..entry }, now);
+        true
+    }
+
+    /// foca has a member that it had not, or takes one for alive again.
+    pub(super) fn up(&mut self, id: Id, now: Instant) {
+        let known = self.roster.get(id.key);
+        if known.is_some_and(|it| it.id == id && it.state.is_here()) {
+            return;
+        }
+        let record = known.and_then(|it| it.record.clone());
+        let since = self.age(now);
+        self.enter(Entry { id, state: State::Alive, since, record }, now);
+    }
+
+    /// A later life of a member takes the place of one before; if that one was alive, nobody sees more than that.
+    pub(super) fn renamed(&mut self, id: Id, now: Instant) {
+        let Some(mut entry) = self.roster.get(id.key).cloned() else { return };
+        let old = entry.id;
+        let was_here = entry.state.is_here();
+        entry.id = id;
+        if was_here {
+            entry.state = State::Alive;
+        }
+        self.enter(entry, now);
+        self.suspicions.remove(&id.key);
+        self.votes.remove(&id.key);
+        if was_here && old.address != id.address {
+            // It has moved, or there are two: they find out between themselves.
+            self.counters.conflicts.add(1);
+            for (to, other) in [(old, id), (id, old)] {
+                self.send(&to, &Packet::anyone(Body::Conflict { other, born: None }));
+            }
+        }
+    }
+
+    pub(super) fn down(&mut self, id: &Id, now: Instant) {
+        let Some(entry) = self.roster.get(id.key).filter(|it| it.id == *id).cloned() else { return };
+        let state = match entry.state {
+            State::Alive => State::Failed,
+            State::Leaving => State::Left,
+            _ => return,
+        };
+        self.enter(Entry { state, since: self.age(now), ..entry }, now);
+    }
+
+    /// Every change of what is known of another member goes through here.
+    pub(super) fn enter(&mut self, entry: Entry, now: Instant) {
+        let (id, here) = (entry.id, entry.state.is_here());
+        let was = self.roster.get(id.key).map(|it| (it.state.is_here(), it.record.is_some(), it.id.address));
+        let name = entry.record.as_ref().map(|said| said.name.clone());
+        if entry.state == State::Pruned {
+            self.swim(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
+        }
+        self.roster.put(entry);
+        if let Some(name) = name
+            && was != Some((here, true, id.address))
+        {
+            self.tell(Happening::Keep(match here {
+                true => Keep::Here { name, address: id.address },
+                false => Keep::Gone { name },
+            }));
+        }
+    }
+
+    pub(super) fn told_record(&mut self, id: &Id, record: &Record, now: Instant) -> bool {
+        let me = self.me();
+        if id.key == me.key {
+            let row = Row { id: *id, state: State::Alive, age_secs: 0, record: Some(record.clone()) };
+            self.told_of_self(&row, now);
+            return false;
+        }
+        let Some(entry) = self.roster.get(id.key).cloned() else { return false };
+        let known = entry.record.as_ref().map_or(0, |said| said.version);
+        if record.version <= known || key(&record.name) != id.key || entry.state == State::Pruned {
+            return false;
+        }
+        if self.objection(id, record, entry.state).is_some() {
+            self.counters.strangers.add(1);
+            return false;
+        }
+        self.enter(Entry { record: Some(Said::new(record.clone())), ..entry }, now);
+        true
+    }
+
+    /// What others say of this node.
+    pub(super) fn told_of_self(&mut self, row: &Row, now: Instant) {
+        let me = self.me();
+        if row.id.address != me.address {
+            self.namesake(row.id, now);
+        } else if row.id.generation > me.generation || (row.id == me && !row.state.is_here()) {
+            self.renew(row.id.generation, now);
+        }
+        let own = self.roster.get(me.key).and_then(|it| it.record.as_ref()).map_or(0, |said| said.version);
+        if let Some(record) = &row.record
+            && row.id.address == me.address
+            && record.version > own
+        {
+            // Of a former life whose clock was ahead of this one's.
+            self.say_anew(record.version);
+            self.push_soon(now);
+        }
+    }
+
+    /// Takes an identity later than this generation, at once and not step by step.
+    pub(super) fn renew(&mut self, generation: u64, now: Instant) {
+        let me = self.me();
+        if self.life.stage != Stage::Here || generation < me.generation {
+            return;
+        }
+        let next = Id::new(me.key, me.address, generation + 1);
+        if next != me {
+            self.swim(now, |foca, out| foca.change_identity(next, out));
+        }
+    }
+
+    /// foca has changed its identity.
+    pub(super) fn renewed(&mut self, me: Id, now: Instant) {
+        self.counters.renewed.add(1);
+        self.incarnation = 0;
+        self.life.active = false;
+        self.probe = None;
+        if let Some(mut entry) = self.roster.get(me.key).cloned() {
+            entry.id = me;
+            entry.state = State::Alive;
+            self.roster.put(entry);
+        }
+        self.tell(Happening::Keep(Keep::Generation(me.generation)));
+        self.timers.at(now + self.settings.timing.gossip_interval, Due::Seek);
+    }
+
+    /// foca tells three of its new identity, once: if those packets are lost, nobody answers it any more.
+    pub(super) fn seek(&mut self, now: Instant) {
+        if !self.life.active && self.life.stage == Stage::Here && self.foca.num_members() > 0 {
+            self.swim(now, |foca, out| foca.gossip(out));
+            self.timers.at(now + self.settings.timing.gossip_interval, Due::Seek);
+        }
+    }
+
+    pub(super) fn told_down(&mut self, from: Id, of: u64, generation: u64, now: Instant) {
+        let me = self.me();
+        if of == me.key && generation >= me.generation && self.life.stage == Stage::Here {
+            self.renew(generation, now);
+            // Who called is told first: it tells the others.
+            self.swim(now, |foca, out| foca.announce(from, out));
+        }
+    }
+
+    /// Another one has our name: who began later gives way.
+    pub(super) fn namesake(&mut self, other: Id, now: Instant) {
+        let me = self.me();
+        if other.address == me.address {
+            if other.generation > me.generation {
+                self.renew(other.generation, now);
+            }
+            return;
+        }
+        self.counters.conflicts.add(1);
+        self.dispute(&other, now);
+    }
+
+    fn dispute(&mut self, other: &Id, now: Instant) {
+        let last = self.life.disputed;
+        if last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_millis(200)) {
+            self.life.disputed = Some(now);
+            let packet = Packet::anyone(Body::Conflict { other: self.me(), born: Some(self.born) });
+            self.send(other, &packet);
+        }
+    }
+
+    pub(super) fn told_conflict(&mut self, other: Id, born: Option<u64>, now: Instant) {
+        let me = self.me();
+        if other.key != me.key || other.address == me.address || self.life.stage != Stage::Here {
+            return;
+        }
+        match born {
+            None => self.dispute(&other, now),
+            Some(born) if (born, other.address) < (self.born, me.address) => {
+                self.life.stage = Stage::Stopped;
+                self.dispute(&other, now);
+                let text = conflict(&self.settings.name, me.address, other.address);
+                self.tell(Happening::Conflict(text));
+            }
+            Some(_) => {
+                self.dispute(&other, now);
+                self.renew(other.generation.max(me.generation), now);
+            }
+        }
+    }
+
+    /// Whether one of the failed has come back is asked now and then, the oftener the more of them there are.
+    pub(super) fn reconnect(&mut self, now: Instant) {
+        self.timers.at(now + self.settings.timing.reconnect_interval, Due::Reconnect);
+        let (failed, here) = (self.roster.failed(), self.roster.here().max(1));
+        if failed == 0 || self.life.stage != Stage::Here {
+            return;
+        }
+        if self.random.random_range(0.0..1.0) < failed as f64 / here as f64 {
+            let any = self.roster.entries().filter(|it| it.state == State::Failed).choose(&mut self.random);
+            if let Some(address) = any.map(Entry::address) {
+                self.ask_sync(address, Asked::Sync, now);
+            }
+        }
+    }
+
+    /// Who is alone, or among far fewer than in the former life, asks to be let in wherever that may help.
+    pub(super) fn rejoin(&mut self, now: Instant) {
+        self.timers.at(now + REJOIN, Due::Rejoin);
+        let few = self.foca.num_members() == 0 || self.roster.here() * 2 < self.life.former;
+        if few && self.life.stage == Stage::Here {
+            let ways = self.life.ways.iter().copied().sample(&mut self.random, ASKED);
+            for address in ways {
+                self.ask_sync(address, Asked::Join { tell: None }, now);
+            }
+        }
+    }
+
+    /// Once a second.
+    pub(super) fn keep_house(&mut self, now: Instant) {
+        self.timers.at(now + HOUSE, Due::House);
+        self.forget_asked(now);
+        self.ask_doubted(now);
+        self.reap(now);
+        let longest = self.settings.timing.suspicion(self.roster.size())
+            * (self.settings.timing.suspicion_max_mult + 1);
+        let suspicions = &self.suspicions;
+        self.votes.retain(|key, it| {
+            suspicions.contains_key(key) || now.saturating_duration_since(it.at) < longest
+        });
+    }
+
+    fn reap(&mut self, now: Instant) {
+        let at = self.age(now);
+        if at / 1000 % 15 != 0 {
+            return;
+        }
+        let old = |entry: &&Entry| !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry);
+        let old: Vec<Id> = self.roster.entries().filter(old).map(|entry| entry.id).collect();
+        for id in old {
+            self.roster.remove(id.key);
+            self.coordinates.forget(id.key);
+            self.swim(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
+        }
+    }
+
+    /// How long one that is gone is remembered, in milliseconds.
+    fn remembered(&self, state: State, entry: &Entry) -> i64 {
+        let own = entry.record.as_ref().and_then(|said| said.tags.get("rc_tm")).and_then(|text| seconds(text));
+        let timing = &self.settings.timing;
+        let usual = if state == State::Failed { timing.reconnect_timeout } else { timing.tombstone_timeout };
+        millis(own.map_or(usual, Duration::from_secs))
+    }
+
+    /// Whether what a row says of one who is gone is about to be forgotten.
+    pub(super) fn is_old(&self, row: &Row) -> bool {
+        let record = row.record.clone().map(Said::new);
+        let entry = Entry { id: row.id, state: row.state, since: 0, record };
+        i64::from(row.age_secs) * 1000 + millis(NEARLY) >= self.remembered(row.state, &entry)
+    }
+
+    pub(super) fn own_coordinate(&self) -> Option<Coordinate> {
+        self.settings.coordinates.then(|| self.coordinate())
+    }
+
+    /// This node's own place among the others.
+    pub fn coordinate(&self) -> Coordinate {
+        self.coordinates.coordinate().clone()
+    }
+
+    pub(super) fn heard_from(&mut self, of: Id, coordinate: &Coordinate, took: Duration) {
+        if self.settings.coordinates && self.coordinates.heard(of.key, coordinate, took).is_err() {
+            self.counters.malformed.add(1);
+        }
+    }
+}
+
+fn conflict(name: &str, mine: SocketAddr, theirs: SocketAddr) -> String {
+    format!("Conflicting address for {name}. Mine: {mine} Theirs: {theirs} Old state: 0")
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// `72h0m0s`, as agents write a time into a tag.
+fn seconds(text: &str) -> Option<u64> {
+    let mut total = 0_u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let unit = match rest.as_bytes()[digits] {
+            b'h' => 3600,
+            b'm' => 60,
+            b's' => 1,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(unit)?)?;
+        rest = &rest[digits + 1..];
+    }
+    (total > 0).then_some(total)
+}

@@ -1,0 +1,443 @@
+//! Bulk knowledge, over streams: a newcomer is told everything at once, and members that know different things find out by one
+//! number, and exchange what differs. Also the bookkeeping of whatever was asked.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use foca::Member;
+use rand::seq::IteratorRandom;
+
+use super::{AskError, AskId, Effect, Happening, Machine, life::Stage};
+use crate::gossip::{
+    identity::Id,
+    roster::{Entry, Said},
+    wire::{
+        item::Item,
+        packet::{Body, Packet},
+        stream::{self, Reply, Request, Row, State},
+    },
+};
+
+pub(super) struct Ask {
+    what: Asked,
+    to: SocketAddr,
+    since: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Asked {
+    /// To be let in: for whoever wants to know, by their own number.
+    Join { tell: Option<u64> },
+    Sync,
+    Push,
+    Ping { of: Id },
+    /// Whether a member is there that another one calls dead.
+    Doubt { of: Id },
+    Answer,
+}
+
+const ASKS_MAX: usize = 1024;
+/// Comparisons that are under way at one time.
+const SYNCS_MAX: usize = 8;
+/// Joins in a second from which on each is told of some members only: the rest is found out by comparing.
+const JOINS_FAST: u32 = 20;
+const SOME: usize = 256;
+/// What a comparison brings is told on, unless it is so much that all the others must be finding out, too.
+const FEW: usize = 64;
+const CALLS_MAX: usize = 4096;
+const DOUBTED_MAX: usize = 64;
+const DOUBT_AFTER: Duration = Duration::from_secs(2);
+const BETWEEN_MIN: Duration = Duration::from_secs(1);
+
+impl Machine {
+    pub(super) fn ask(
+        &mut self,
+        to: SocketAddr,
+        what: Asked,
+        bytes: Vec<u8>,
+        deadline: Duration,
+        now: Instant,
+    ) -> bool {
+        if self.asks.len() >= ASKS_MAX {
+            self.counters.refused.add(1);
+            return false;
+        }
+        let bytes = match what {
+            Asked::Ping { .. } | Asked::Doubt { .. } => stream::encode(&Request::Ping(bytes)),
+            _ => bytes,
+        };
+        self.ask += 1;
+        let id = AskId(self.ask);
+        self.asks.insert(id, Ask { what, to, since: now });
+        self.effects.push_back(Effect::Ask { id, to, bytes, deadline });
+        true
+    }
+
+    pub(super) fn ask_sync(&mut self, to: SocketAddr, what: Asked, now: Instant) -> bool {
+        let join = matches!(what, Asked::Join { .. });
+        let at = self.age(now);
+        let Some(me) = self.roster.get(self.me().key).map(|entry| entry.row(at)) else {
+            return false;
+        };
+        // Who is alone knows nothing that is worth summing up.
+        let sums = if self.roster.len() > 1 { self.roster.sums() } else { Vec::new() };
+        let request = Request::Sync { me, join, clock: self.heard.clock(), sums };
+        let deadline = self.settings.timing.stream_timeout;
+        self.ask(to, what, stream::encode(&request), deadline, now)
+    }
+
+    /// The outcome of an [`Effect::Ask`].
+    pub fn answered(&mut self, id: AskId, outcome: Result<Vec<u8>, AskError>, now: Instant) {
+        if let Some(ask) = self.asks.remove(&id) {
+            let reply = outcome.and_then(|bytes| {
+                stream::decode::<Reply>(&bytes).map_err(|fault| {
+                    self.count(&fault);
+                    AskError::Failed(format!("the reply is {fault}"))
+                })
+            });
+            match ask.what {
+                Asked::Join { tell } => self.joined(tell, ask.to, reply, now),
+                Asked::Sync => {
+                    if let Ok(Reply::Rows { clock, whole, buckets, rows }) = reply {
+                        self.synced(ask.to, clock, whole, &buckets, rows, now);
+                    }
+                }
+                Asked::Ping { of } => match reply {
+                    Ok(Reply::Ack(bytes)) => drop(self.take(&bytes, now)),
+                    Err(AskError::Refused) => self.stream_refused(of, now),
+                    _ => {}
+                },
+                Asked::Doubt { of } => match reply {
+                    Ok(Reply::Ack(bytes)) => drop(self.take(&bytes, now)),
+                    outcome => self.suspect(of, outcome == Err(AskError::Refused), now),
+                },
+                Asked::Push | Asked::Answer => {}
+            }
+        }
+        self.finish();
+    }
+
+    /// A request that came over a stream; `None` where there is nothing to say.
+    pub fn request(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> Option<Vec<u8>> {
+        let reply = match stream::decode::<Request>(bytes) {
+            Ok(_) if self.life.stage == Stage::Stopped => None,
+            Ok(request) => self.reply(from, request, now),
+            Err(fault) => {
+                self.count(&fault);
+                None
+            }
+        };
+        self.finish();
+        reply.map(|reply| stream::encode(&reply))
+    }
+
+    fn reply(&mut self, from: SocketAddr, request: Request, now: Instant) -> Option<Reply> {
+        match request {
+            Request::Sync { me: row, join, clock, sums } => {
+                if let Some(text) = self.refusal(&row, now) {
+                    self.counters.strangers.add(1);
+                    tracing::warn!(%from, "a member was not let in: {text}");
+                    return Some(Reply::Refused(text));
+                }
+                self.witness(clock);
+                let reply = self.rows(&row, join, &sums, now);
+                self.take_rows(vec![row], true, now);
+                Some(reply)
+            }
+            Request::Push { clock, rows } => {
+                self.witness(clock);
+                self.bulk(rows, now);
+                Some(Reply::Done)
+            }
+            Request::Ping(bytes) => {
+                let before = self.effects.len();
+                if !self.take(&bytes, now) {
+                    return None;
+                }
+                // The answer goes where the question came from; it stands among what foca wants sent.
+                let src = Packet::decode(&bytes, &self.me()).ok()?.from();
+                let answers = |effect: &Effect| matches!(effect, Effect::Send { to, .. } if *to == src.address);
+                let at = before + self.effects.iter().skip(before).position(answers)?;
+                match self.effects.remove(at) {
+                    Some(Effect::Send { bytes, .. }) => Some(Reply::Ack(bytes)),
+                    _ => None,
+                }
+            }
+            Request::Answer { query, from, payload } => {
+                self.answer(query, from, payload);
+                Some(Reply::Done)
+            }
+        }
+    }
+
+    fn rows(&mut self, asker: &Row, join: bool, sums: &[u8], now: Instant) -> Reply {
+        let at = self.age(now);
+        let clock = self.heard.clock();
+        let second = at / 1000;
+        if self.joins.0 != second {
+            self.joins = (second, 0);
+        }
+        self.joins.1 += u32::from(join);
+        if join && self.joins.1 > JOINS_FAST && self.roster.len() > SOME {
+            let mine = self.me().key;
+            let entries = self.roster.entries().filter(|entry| entry.id.key != mine);
+            let some = entries.sample(&mut self.random, SOME);
+            let me = self.roster.get(mine);
+            let rows = some.into_iter().chain(me).map(|entry| entry.row(at)).collect();
+            return Reply::Rows { clock, whole: false, buckets: Vec::new(), rows };
+        }
+        let buckets = self.roster.differing(sums);
+        let rows = buckets.iter().flat_map(|at| self.roster.bucket(*at));
+        let mut rows: Vec<Row> = rows.filter(|it| it.id.key != asker.id.key).map(|it| it.row(at)).collect();
+        let me = self.me().key;
+        if !rows.iter().any(|row| row.id.key == me) {
+            rows.extend(self.roster.get(me).map(|entry| entry.row(at)));
+        }
+        if let Some(known) = self.roster.get(asker.id.key).filter(|it| it.id.generation >= asker.id.generation) {
+            // What is said of the asker itself, where it is wrong about that.
+            rows.push(known.row(at));
+        }
+        Reply::Rows { clock, whole: true, buckets, rows }
+    }
+
+    /// What another one knows came; it gets what it does not know.
+    pub(super) fn synced(
+        &mut self,
+        from: SocketAddr,
+        clock: u64,
+        whole: bool,
+        buckets: &[u8],
+        rows: Vec<Row>,
+        now: Instant,
+    ) {
+        self.witness(clock);
+        let at = self.age(now);
+        let push = if whole { self.unknown_to(buckets, &rows, at) } else { Vec::new() };
+        self.bulk(rows, now);
+        if !push.is_empty() {
+            let request = Request::Push { clock: self.heard.clock(), rows: push };
+            let deadline = self.settings.timing.stream_timeout;
+            self.ask(from, Asked::Push, stream::encode(&request), deadline, now);
+        }
+    }
+
+    /// In these buckets, what these rows do not say.
+    fn unknown_to(&self, buckets: &[u8], rows: &[Row], at: i64) -> Vec<Row> {
+        let theirs: std::collections::BTreeMap<u64, &Row> = rows.iter().map(|row| (row.id.key, row)).collect();
+        let version = |row: &Row| row.record.as_ref().map_or(0, |record| record.version);
+        let known = |row: &Row| {
+            theirs.get(&row.id.key).is_some_and(|it| {
+                it.id.generation > row.id.generation
+                    || (it.id == row.id && it.state == row.state && version(it) >= version(row))
+            })
+        };
+        let mine = buckets.iter().flat_map(|bucket| self.roster.bucket(*bucket)).map(|entry| entry.row(at));
+        mine.filter(|row| row.id.key != self.me().key && !known(row)).collect()
+    }
+
+    /// Rows of a comparison. How often there is news says how soon the next one is worth it.
+    fn bulk(&mut self, rows: Vec<Row>, now: Instant) {
+        self.counters.syncs.add(1);
+        let size = self.roster.len();
+        let new = self.take_rows(rows, false, now);
+        self.counters.synced.add(new as u64);
+        let longest = self.settings.timing.sync_interval;
+        self.sync_every = match new {
+            0 => self.sync_every * 2,
+            _ if new * 50 > size => BETWEEN_MIN,
+            _ => self.sync_every / 2,
+        }
+        .clamp(BETWEEN_MIN.min(longest), longest);
+        if new * 50 > size {
+            self.compare_soon(now);
+        }
+    }
+
+    /// Takes in what is news; how much was. `heard`: it is the sender's own word, and is told on in any case.
+    pub(super) fn take_rows(&mut self, rows: Vec<Row>, heard: bool, now: Instant) -> usize {
+        let at = self.age(now);
+        let mut updates = Vec::new();
+        let mut taken = Vec::new();
+        for row in rows {
+            if row.id.key == self.me().key {
+                self.told_of_self(&row, now);
+            } else if let Some(update) = self.judge(&row, now) {
+                updates.extend(update);
+                taken.push(row);
+            }
+        }
+        let new = taken.len();
+        let tell = heard || new < FEW;
+        if !updates.is_empty() {
+            self.swim(now, |foca, out| foca.apply_many(updates.into_iter(), tell, out));
+        }
+        for row in taken {
+            self.settle(row, tell, at, now);
+        }
+        new
+    }
+
+    /// Whether a row is news, and what of it foca is to know; what is wrong here or there is seen to.
+    fn judge(&mut self, row: &Row, now: Instant) -> Option<Option<Member<Id>>> {
+        let said = row.record.as_ref().map_or(0, |record| record.version);
+        let foca = match row.state {
+            State::Alive | State::Leaving => Member::alive(row.id),
+            _ => Member::down(row.id),
+        };
+        if let Some(record) = &row.record
+            && (!record.fits() || self.objection(&row.id, record, row.state).is_some())
+        {
+            self.counters.strangers.add(1);
+            return None;
+        }
+        let Some(known) = self.roster.get(row.id.key) else {
+            // What was forgotten here is about to be forgotten there.
+            let forgotten = !row.state.is_here() && self.is_old(row);
+            if forgotten || self.is_full() {
+                return None;
+            }
+            return Some((row.state != State::Pruned).then_some(foca));
+        };
+        let newer = said > known.record.as_ref().map_or(0, |said| said.version);
+        if row.id.generation != known.id.generation || row.id.address != known.id.address {
+            let wins = foca::Identity::win_addr_conflict(&row.id, &known.id);
+            return if wins { Some(Some(foca)) } else { None };
+        }
+        let (here, there) = (known.state, row.state);
+        match (here, there) {
+            (State::Failed, State::Alive | State::Leaving) => {
+                // It is there, and shall say so itself.
+                self.call(row.id, now);
+                newer.then_some(None)
+            }
+            (State::Alive | State::Leaving, State::Failed) => {
+                // Believed, this would spread from one half of a broken network into the other.
+                self.doubt_soon(row.id, now);
+                newer.then_some(None)
+            }
+            _ if there > here => Some((!there.is_here() && here.is_here()).then_some(foca)),
+            _ => newer.then_some(None),
+        }
+    }
+
+    /// What foca was told of is entered, with what foca does not know of it.
+    fn settle(&mut self, row: Row, tell: bool, at: i64, now: Instant) {
+        let Row { id, state, age_secs, record } = row;
+        let known = self.roster.get(id.key).cloned();
+        // foca may know better by now.
+        if known.as_ref().is_some_and(|it| it.id.generation > id.generation) {
+            return;
+        }
+        let same = known.as_ref().filter(|it| it.id == id);
+        let stays = same.is_some_and(|it| it.state >= state || (state == State::Failed && it.state.is_here()));
+        let since = at - i64::from(age_secs) * 1000;
+        let mut entry = match (&known, stays) {
+            (Some(known), true) => known.clone(),
+            (known, _) => {
+                Entry { id, state, since, record: known.as_ref().and_then(|known| known.record.clone()) }
+            }
+        };
+        let version = entry.record.as_ref().map_or(0, |said| said.version);
+        let record = record.filter(|record| record.version > version);
+        if let Some(record) = record {
+            if tell {
+                self.spread(&Item::Record { id, record: record.clone() });
+                self.push_soon(now);
+            }
+            entry.record = Some(Said::new(record));
+        }
+        if tell && known.is_none_or(|known| known.state != entry.state) {
+            let (key, generation) = (id.key, id.generation);
+            match entry.state {
+                State::Leaving | State::Left => self.spread(&Item::Leave { key, generation }),
+                State::Pruned => self.spread(&Item::Force { key, generation, prune: true }),
+                State::Alive | State::Failed => {}
+            }
+        }
+        self.enter(entry, now);
+    }
+
+    /// Tells a member by chance all that we know, in one number.
+    pub(super) fn compare(&mut self, now: Instant) {
+        if now < self.life.compares {
+            // It was to be sooner, and has been.
+            return;
+        }
+        let me = self.me();
+        let peer = self.roster.any(&mut self.random, |it| it.state == State::Alive && it.id.key != me.key);
+        if let Some(peer) = peer.map(|entry| entry.id).filter(|_| self.life.stage == Stage::Here) {
+            let packet = Packet::to(&peer, Body::Root { from: me, root: self.roster.root() });
+            self.send(&peer, &packet);
+        }
+        // Grown again until news comes.
+        let every = self.sync_every;
+        self.sync_every = (every * 2).min(self.settings.timing.sync_interval);
+        self.life.compares = now + every;
+        self.timers.at(now + every, super::Due::Root);
+    }
+
+    fn compare_soon(&mut self, now: Instant) {
+        let soon = now + BETWEEN_MIN;
+        if self.life.compares > soon + BETWEEN_MIN {
+            self.life.compares = soon;
+            self.timers.at(soon, super::Due::Root);
+        }
+    }
+
+    pub(super) fn told_root(&mut self, from: Id, root: u64, now: Instant) {
+        let under_way = |what: Asked| self.asks.values().filter(|ask| ask.what == what).count();
+        let known = self.roster.get(from.key).is_some_and(|entry| entry.id == from);
+        if root != self.roster.root() && known && under_way(Asked::Sync) < SYNCS_MAX {
+            self.ask_sync(from.address, Asked::Sync, now);
+        }
+    }
+
+    /// Tells one that is down here that it is, so that it comes back as another.
+    pub(super) fn call(&mut self, id: Id, now: Instant) {
+        let Some(known) = self.roster.get(id.key) else { return };
+        let generation = known.id.generation;
+        let at = self.age(now);
+        if self.called.get(&id.key).is_some_and(|last| at - last < 1000) || self.called.len() >= CALLS_MAX {
+            return;
+        }
+        self.called.insert(id.key, at);
+        let packet = Packet::anyone(Body::Down { from: self.me(), key: id.key, generation });
+        self.send(&id, &packet);
+    }
+
+    fn doubt_soon(&mut self, id: Id, now: Instant) {
+        if self.doubted.len() < DOUBTED_MAX && !self.doubted.iter().any(|(known, _)| *known == id) {
+            self.doubted.push_back((id, now + DOUBT_AFTER));
+        }
+    }
+
+    pub(super) fn ask_doubted(&mut self, now: Instant) {
+        while self.doubted.front().is_some_and(|(_, at)| *at <= now) {
+            let Some((id, _)) = self.doubted.pop_front() else { return };
+            if self.roster.get(id.key).is_some_and(|entry| entry.id == id && entry.state.is_here()) {
+                let (bytes, deadline) = (self.own_ping(&id), self.settings.timing.probe_interval);
+                self.ask(id.address, Asked::Doubt { of: id }, bytes, deadline, now);
+            }
+        }
+    }
+
+    /// Calls and requests that nobody will hear of again.
+    pub(super) fn forget_asked(&mut self, now: Instant) {
+        let at = self.age(now);
+        self.called.retain(|_, last| at - *last < 1000);
+        let longest = self.settings.timing.stream_timeout * 2 + Duration::from_secs(5);
+        let mut lost = Vec::new();
+        self.asks.retain(|_, ask| {
+            let stays = now.saturating_duration_since(ask.since) < longest;
+            if !stays && let Asked::Join { tell: Some(id) } = ask.what {
+                lost.push(id);
+            }
+            stays
+        });
+        for id in lost {
+            self.tell(Happening::Joined { id, outcome: Err("timed out".into()) });
+        }
+    }
+}

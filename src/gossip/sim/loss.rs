@@ -1,0 +1,64 @@
+//! Who is gone is found out in time, and nobody else is called so.
+
+use std::time::Duration;
+
+use super::{Sim, nodes};
+use crate::gossip::{Status, Timing};
+
+fn timing(floor: u64) -> Timing {
+    Timing { refused_floor: Some(Duration::from_secs(floor)), ..Timing::lan() }
+}
+
+fn lost(count: usize, seed: u64, host: bool) -> super::Took {
+    let mut sim = Sim::pool(count, seed, timing(2));
+    let name = sim.nodes[9].name.clone();
+    sim.watch(move |members| members[name.as_str()].status == Status::Failed);
+    let begun = sim.now;
+    if host { sim.lose(9) } else { sim.kill(9) }
+    let seen = sim.run_until_seen(Duration::from_secs(60));
+    assert_eq!(seen, count - 1, "{:?}", sim.took(begun));
+    assert_eq!(sim.wronged, []);
+    sim.took(begun)
+}
+
+#[test]
+fn a_lost_host_is_failed() {
+    let took = lost(100, 5, true);
+    println!("host lost, 100: {took:?}");
+    assert!(took.max <= 14.0 && took.half >= 8.0, "{took:?}");
+}
+
+#[test]
+fn a_dead_process_is_failed_sooner() {
+    let took = lost(100, 6, false);
+    println!("process dead, 100: {took:?}");
+    assert!(took.max <= 6.5 && took.half >= 2.0, "{took:?}");
+}
+
+fn healthy(count: usize, seed: u64, loss: f64, time: u64) -> Sim {
+    let mut sim = Sim::pool(count, seed, timing(2));
+    sim.net.loss = loss;
+    sim.run(Duration::from_secs(time));
+    sim
+}
+
+#[test]
+fn lost_packets_are_no_lost_members() {
+    for (count, loss, time) in [(100, 0.01, 120), (100, 0.05, 120), (100, 0.2, 300), (nodes(300), 0.2, 60)] {
+        let sim = healthy(count, 7, loss, time);
+        let sum = |of: fn(&crate::gossip::Counters) -> &crate::count::Counter| -> u64 {
+            sim.nodes.iter().filter_map(|it| it.machine.as_ref()).map(|it| of(it.counters()).get()).sum()
+        };
+        println!(
+            "loss {loss}, {count}: {} suspicions, {} renewed, {} refuted, {} failed probes of {}",
+            sum(|it| &it.suspected),
+            sum(|it| &it.renewed),
+            sum(|it| &it.refuted),
+            sum(|it| &it.probes_failed),
+            sum(|it| &it.probes)
+        );
+        assert_eq!(sim.wronged, [], "{count} members, {loss} of all packets lost");
+        assert_eq!(sum(|it| &it.renewed), 0, "nobody was made to come back as another");
+        assert_eq!(sum(|it| &it.malformed), 0);
+    }
+}

@@ -1,0 +1,505 @@
+//! A pool in a box: machines, a network between them and a clock, all of it drawn from one seed. What a scenario does to a node or
+//! to the network is done to it here; how long anything took is counted in simulated time.
+//!
+//! `LICTOR_GOSSIP_NODES` runs the scenarios with another number of members than the tests take by themselves.
+
+mod idle;
+mod life;
+mod loss;
+mod spread;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use imbl::ordmap::DiffItem;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use uuid::Uuid;
+
+use super::{
+    AskError, AskId, Effect, Happening, Keep, Machine, Members, Past, Settings, Status, Timing, UserEvent,
+};
+
+/// Headers of IP and UDP, and what seals a packet.
+const AROUND_PACKET: u64 = 57;
+/// Segments that open and close a connection.
+const AROUND_STREAM: u64 = 9 * 52;
+
+pub(crate) struct Sim {
+    pub now: Instant,
+    pub nodes: Vec<Node>,
+    pub net: Net,
+    random: SmallRng,
+    events: BTreeMap<(Instant, u64), Event>,
+    number: u64,
+    by_address: BTreeMap<SocketAddr, usize>,
+    /// Members that were called failed while nothing was wrong with them: who by, and whom.
+    pub wronged: Vec<(usize, String)>,
+    /// When each node's members first fulfilled what is waited for.
+    watched: Option<Box<dyn Fn(&Members) -> bool>>,
+    pub seen: Vec<Option<Instant>>,
+    timing: Timing,
+}
+
+pub(crate) struct Net {
+    pub latency: Duration,
+    /// A part of the latency, up and down.
+    pub jitter: f64,
+    pub loss: f64,
+    /// From whom to whom nothing passes.
+    pub cut: Box<dyn Fn(usize, usize) -> bool>,
+}
+
+pub(crate) struct Node {
+    pub name: String,
+    pub address: SocketAddr,
+    /// None where the process is gone.
+    pub machine: Option<Machine>,
+    pub host_up: bool,
+    /// Neither timers nor packets.
+    stopped_until: Option<Instant>,
+    /// Packets wait, timers run.
+    stuck_until: Option<Instant>,
+    inbox: Vec<Event>,
+    outbox: Vec<Effect>,
+    wakes: Option<Instant>,
+    asks: BTreeSet<AskId>,
+    members: Members,
+    pub events: Vec<(Instant, UserEvent)>,
+    pub tells: Vec<(Instant, Happening)>,
+    pub past: Past,
+    pub packets: u64,
+    pub packet_bytes: u64,
+    pub stream_bytes: u64,
+    lives: u64,
+}
+
+#[derive(Debug)]
+enum Event {
+    Packet { to: usize, from: SocketAddr, bytes: Vec<u8> },
+    Request { to: usize, from: usize, ask: AskId, bytes: Vec<u8> },
+    Answered { to: usize, ask: AskId, outcome: Result<Vec<u8>, AskError> },
+    Wake(usize),
+    Free(usize),
+}
+
+impl Sim {
+    pub fn new(seed: u64, timing: Timing) -> Sim {
+        #[expect(clippy::disallowed_methods, reason = "simulated time begins somewhere; it is never looked at")]
+        let now = Instant::now() + Duration::from_secs(1 << 20);
+        let wan = timing.probe_interval > Duration::from_secs(2);
+        let (latency, jitter) =
+            if wan { (Duration::from_millis(40), 0.2) } else { (Duration::from_micros(500), 0.5) };
+        Sim {
+            now,
+            nodes: Vec::new(),
+            net: Net { latency, jitter, loss: 0.0, cut: Box::new(|_, _| false) },
+            random: SmallRng::seed_from_u64(seed),
+            events: BTreeMap::new(),
+            number: 0,
+            by_address: BTreeMap::new(),
+            wronged: Vec::new(),
+            watched: None,
+            seen: Vec::new(),
+            timing,
+        }
+    }
+
+    /// A pool of `count` that know each other.
+    pub fn pool(count: usize, seed: u64, timing: Timing) -> Sim {
+        let mut sim = Sim::new(seed, timing);
+        for at in 0..count {
+            sim.add();
+            if at > 0 {
+                let seed = sim.random.random_range(0..at.min(5));
+                sim.join(at, seed);
+                sim.run(Duration::from_millis(1));
+            }
+        }
+        sim.watch(move |members| members.len() == count);
+        assert_eq!(sim.run_until_seen(Duration::from_secs(120)), count, "a pool of {count} came to be");
+        sim.run(Duration::from_secs(20));
+        sim
+    }
+
+    pub fn add(&mut self) -> usize {
+        let at = self.nodes.len();
+        let [_, _, high, low] = (at as u32).to_be_bytes();
+        self.add_at(format!("node-{at}"), SocketAddr::from(([10, 0, high, low], 8301)))
+    }
+
+    pub fn add_at(&mut self, name: String, address: SocketAddr) -> usize {
+        let at = self.nodes.len();
+        self.by_address.insert(address, at);
+        self.nodes.push(Node {
+            name,
+            address,
+            machine: None,
+            host_up: true,
+            stopped_until: None,
+            stuck_until: None,
+            inbox: Vec::new(),
+            outbox: Vec::new(),
+            wakes: None,
+            asks: BTreeSet::new(),
+            members: Members::new(),
+            events: Vec::new(),
+            tells: Vec::new(),
+            past: Past::default(),
+            packets: 0,
+            packet_bytes: 0,
+            stream_bytes: 0,
+            lives: 0,
+        });
+        self.seen.push(None);
+        self.start(at);
+        at
+    }
+
+    pub fn settings(&self, at: usize) -> Settings {
+        let node = &self.nodes[at];
+        Settings {
+            name: node.name.as_str().into(),
+            id: Uuid::from_u128(at as u128 + 1),
+            datacenter: "dc1".into(),
+            advertise: node.address,
+            tags: [("role".into(), "node".into())].into(),
+            timing: self.timing.clone(),
+            generation: (1_700_000_000_000 + node.lives * 60_000).max(node.past.generation + 1),
+            past: node.past.clone(),
+            members_max: 20_000,
+            coordinates: true,
+            event_bytes_max: 512,
+        }
+    }
+
+    /// A process begins its life, and knows what a former one kept.
+    pub fn start(&mut self, at: usize) {
+        self.start_with(at, self.settings(at));
+    }
+
+    pub fn start_with(&mut self, at: usize, settings: Settings) {
+        let seed = self.random.random();
+        let machine = Machine::new(settings, seed, self.now).expect("what a node says of itself fits");
+        let node = &mut self.nodes[at];
+        node.lives += 1;
+        node.members = Members::new();
+        node.machine = Some(machine);
+        self.after(at);
+    }
+
+    /// The process dies; its host answers that nobody listens.
+    pub fn kill(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.machine = None;
+        node.asks.clear();
+        node.inbox.clear();
+        node.outbox.clear();
+        self.seen[at] = None;
+    }
+
+    /// The host vanishes.
+    pub fn lose(&mut self, at: usize) {
+        self.kill(at);
+        self.nodes[at].host_up = false;
+    }
+
+    pub fn join(&mut self, at: usize, seed: usize) {
+        let address = self.nodes[seed].address;
+        self.with(at, |machine, now| machine.join(at as u64, address, now));
+    }
+
+    /// Does something with a node's machine, and what comes of it.
+    pub fn with<T>(&mut self, at: usize, act: impl FnOnce(&mut Machine, Instant) -> T) -> T {
+        let now = self.now;
+        let result = act(self.nodes[at].machine.as_mut().expect("the process lives"), now);
+        self.after(at);
+        result
+    }
+
+    /// Nothing is done until then, neither by timers nor by packets.
+    pub fn stop(&mut self, at: usize, time: Duration) {
+        self.nodes[at].stopped_until = Some(self.now + time);
+        self.push(self.now + time, Event::Free(at));
+    }
+
+    /// Packets wait until then, timers run.
+    pub fn stick(&mut self, at: usize, time: Duration) {
+        self.nodes[at].stuck_until = Some(self.now + time);
+        self.push(self.now + time, Event::Free(at));
+    }
+
+    pub fn members(&self, at: usize) -> &Members {
+        self.nodes[at].machine.as_ref().expect("the process lives").members()
+    }
+
+    pub fn alive(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|at| self.nodes[*at].machine.is_some()).collect()
+    }
+
+    /// From now on, [`Sim::seen`] says when each node's members first were so.
+    pub fn watch(&mut self, condition: impl Fn(&Members) -> bool + 'static) {
+        self.seen = self
+            .nodes
+            .iter()
+            .map(|node| node.machine.as_ref().filter(|it| condition(it.members())).map(|_| self.now))
+            .collect();
+        self.watched = Some(Box::new(condition));
+    }
+
+    /// Until every living node has seen what is watched for, or so long; how many have.
+    pub fn run_until_seen(&mut self, longest: Duration) -> usize {
+        let end = self.now + longest;
+        let living = self.alive();
+        let mut wait = living.len();
+        while wait > 0 && self.now < end {
+            self.run(Duration::from_millis(20));
+            wait = living.iter().filter(|at| self.seen[**at].is_none()).count();
+        }
+        living.len() - wait
+    }
+
+    /// How long the quickest, the median, the 99th of a hundred and the last took since `from`, of those that have seen it.
+    pub fn took(&self, from: Instant) -> Took {
+        Took::new(self.seen.iter().flatten().map(|at| at.saturating_duration_since(from)).collect())
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(entry) = self.events.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((at, _), event) = entry.remove_entry();
+            self.now = at;
+            self.happen(event);
+        }
+        self.now = end;
+    }
+
+    fn push(&mut self, at: Instant, event: Event) {
+        self.number += 1;
+        self.events.insert((at, self.number), event);
+    }
+
+    fn is_held(&self, at: usize) -> bool {
+        let held = |until: Option<Instant>| until.is_some_and(|until| until > self.now);
+        held(self.nodes[at].stopped_until) || held(self.nodes[at].stuck_until)
+    }
+
+    fn happen(&mut self, event: Event) {
+        let now = self.now;
+        let to = match &event {
+            Event::Packet { to, .. } | Event::Request { to, .. } | Event::Answered { to, .. } => *to,
+            Event::Wake(to) | Event::Free(to) => *to,
+        };
+        match event {
+            Event::Wake(_) => {
+                if self.nodes[to].wakes != Some(now) {
+                    return;
+                }
+                self.nodes[to].wakes = None;
+                if self.nodes[to].stopped_until.is_some_and(|until| until > now) {
+                    return;
+                }
+                if let Some(machine) = &mut self.nodes[to].machine {
+                    machine.tick(now);
+                }
+            }
+            Event::Free(_) => {
+                if self.is_held(to) {
+                    return;
+                }
+                // As the driver does it: all that waits is read, then timers may run.
+                let inbox = std::mem::take(&mut self.nodes[to].inbox);
+                for event in inbox {
+                    self.deliver(event);
+                }
+                if let Some(machine) = &mut self.nodes[to].machine {
+                    machine.tick(now);
+                }
+                let outbox = std::mem::take(&mut self.nodes[to].outbox);
+                outbox.into_iter().for_each(|effect| self.perform(to, effect));
+            }
+            event if self.is_held(to) => {
+                // A receive buffer has an end.
+                if self.nodes[to].inbox.len() < 10_000 {
+                    self.nodes[to].inbox.push(event);
+                }
+                return;
+            }
+            event => self.deliver(event),
+        }
+        self.after(to);
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Packet { to, from, bytes } => {
+                if let Some(machine) = &mut self.nodes[to].machine {
+                    machine.packet(from, &bytes, now);
+                }
+            }
+            Event::Request { to, from, ask, bytes } => {
+                let address = self.nodes[from].address;
+                let outcome = match &mut self.nodes[to].machine {
+                    Some(machine) => machine.request(address, &bytes, now).ok_or(AskError::Failed("closed".into())),
+                    None => Err(AskError::Refused),
+                };
+                if let Ok(reply) = &outcome {
+                    self.nodes[to].stream_bytes += reply.len() as u64;
+                }
+                let takes = self.by_stream();
+                self.push(now + takes, Event::Answered { to: from, ask, outcome });
+            }
+            Event::Answered { to, ask, outcome } => {
+                if self.nodes[to].asks.remove(&ask)
+                    && let Some(machine) = &mut self.nodes[to].machine
+                {
+                    machine.answered(ask, outcome, now);
+                }
+            }
+            Event::Wake(_) | Event::Free(_) => {}
+        }
+    }
+
+    /// Whatever a machine wants done after an input, and when it wants to be called.
+    fn after(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(machine) = &mut node.machine else { return };
+        let effects: Vec<Effect> = machine.effects().collect();
+        if let Some(due) = machine.due() {
+            let due = due.max(self.now);
+            if node.wakes.is_none_or(|wakes| wakes > due || wakes <= self.now) {
+                node.wakes = Some(due);
+                self.push(due, Event::Wake(at));
+            }
+        }
+        for effect in effects {
+            if !matches!(effect, Effect::Tell(_)) && self.is_held(at) {
+                self.nodes[at].outbox.push(effect);
+            } else {
+                self.perform(at, effect);
+            }
+        }
+    }
+
+    fn perform(&mut self, from: usize, effect: Effect) {
+        let now = self.now;
+        match effect {
+            Effect::Send { to, bytes } => {
+                let node = &mut self.nodes[from];
+                node.packets += 1;
+                node.packet_bytes += bytes.len() as u64 + AROUND_PACKET;
+                assert!(bytes.len() <= 1352, "a packet of {} bytes", bytes.len());
+                let Some(&at) = self.by_address.get(&to) else { return };
+                let lost = self.net.loss > 0.0 && self.random.random_bool(self.net.loss);
+                if lost || !self.nodes[at].host_up || (self.net.cut)(from, at) {
+                    return;
+                }
+                let takes = self.takes();
+                let from = self.nodes[from].address;
+                self.push(now + takes, Event::Packet { to: at, from, bytes });
+            }
+            Effect::Ask { id, to, bytes, deadline } => {
+                self.nodes[from].asks.insert(id);
+                self.nodes[from].stream_bytes += bytes.len() as u64 + AROUND_STREAM;
+                let outcome = Err(AskError::TimedOut);
+                self.push(now + deadline, Event::Answered { to: from, ask: id, outcome });
+                let Some(&at) = self.by_address.get(&to) else { return };
+                if !self.nodes[at].host_up || (self.net.cut)(from, at) || (self.net.cut)(at, from) {
+                    return;
+                }
+                let takes = self.takes() * 2 + self.by_stream();
+                self.push(now + takes, Event::Request { to: at, from, ask: id, bytes });
+            }
+            Effect::Tell(happening) => self.told(from, happening),
+        }
+    }
+
+    fn takes(&mut self) -> Duration {
+        let jitter = self.net.jitter;
+        self.net.latency.mul_f64(1.0 + self.random.random_range(-jitter..=jitter))
+    }
+
+    /// One way over a stream: what is lost is sent again.
+    fn by_stream(&mut self) -> Duration {
+        let mut takes = self.takes();
+        let mut again = Duration::from_millis(200);
+        while self.net.loss > 0.0 && self.random.random_bool(self.net.loss) && again < Duration::from_secs(10) {
+            takes += again;
+            again *= 2;
+        }
+        takes
+    }
+
+    fn told(&mut self, at: usize, happening: Happening) {
+        match happening {
+            Happening::Changed => self.changed(at),
+            Happening::Event(event) => self.nodes[at].events.push((self.now, event)),
+            Happening::Keep(keep) => {
+                let past = &mut self.nodes[at].past;
+                match keep {
+                    Keep::Here { name, address } => drop(past.peers.insert(name, address)),
+                    Keep::Gone { name } => drop(past.peers.remove(&name)),
+                    Keep::Generation(generation) => past.generation = generation,
+                    Keep::Clock(clock) => past.clock = clock,
+                    Keep::Left => past.peers.clear(),
+                }
+            }
+            happening => self.nodes[at].tells.push((self.now, happening)),
+        }
+    }
+
+    fn changed(&mut self, at: usize) {
+        let Some(machine) = &self.nodes[at].machine else { return };
+        let members = machine.members().clone();
+        let mut wronged = Vec::new();
+        for difference in self.nodes[at].members.diff(&members) {
+            if let DiffItem::Add(_, member) | DiffItem::Update { new: (_, member), .. } = difference
+                && member.status == Status::Failed
+                && self.by_address.get(&member.address).is_some_and(|of| self.is_well(*of))
+            {
+                wronged.push((at, member.name.to_string()));
+            }
+        }
+        self.wronged.append(&mut wronged);
+        if self.seen[at].is_none() && self.watched.as_ref().is_some_and(|watched| watched(&members)) {
+            self.seen[at] = Some(self.now);
+        }
+        self.nodes[at].members = members;
+    }
+
+    /// Nothing was done to it, now or a little earlier.
+    fn is_well(&self, at: usize) -> bool {
+        let node = &self.nodes[at];
+        let over = |until: Option<Instant>| until.is_none_or(|until| until + Duration::from_secs(60) < self.now);
+        node.machine.is_some() && node.host_up && over(node.stopped_until) && over(node.stuck_until)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Took {
+    pub half: f64,
+    pub p99: f64,
+    pub max: f64,
+}
+
+impl Took {
+    pub fn new(mut times: Vec<Duration>) -> Took {
+        times.sort();
+        let at = |part: f64| {
+            let place = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
+            times.get(place).map_or(f64::INFINITY, Duration::as_secs_f64)
+        };
+        Took { half: at(0.5), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+/// How many members a scenario has: what it asks for, or what the environment says.
+pub(crate) fn nodes(usual: usize) -> usize {
+    std::env::var("LICTOR_GOSSIP_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}

@@ -1,0 +1,83 @@
+//! What spreads beside membership: pieces of news, each in a packet as often as it takes to reach everyone.
+
+use serde::{Deserialize, Serialize};
+
+use super::Malformed;
+use crate::{
+    catalog::Text,
+    gossip::{identity::Id, member::Tags},
+};
+
+/// In postcard: a tag of one byte, then the fields. New kinds are added at the end; an older member counts them and lets them go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Item {
+    Record { id: Id, record: Record },
+    Vote(Vote),
+    /// It goes, and says so.
+    Leave { key: u64, generation: u64 },
+    /// An operator says that it is gone for good; `prune`: and is to be forgotten.
+    Force { key: u64, generation: u64, prune: bool },
+    Event { time: u64, name: Text, #[serde(with = "bytes_of")] payload: Vec<u8> },
+    Query { time: u64, id: u64, origin: Id, name: Text, #[serde(with = "bytes_of")] payload: Vec<u8> },
+}
+
+/// What a member says of itself; beside its identity, since it rarely changes and is large.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Rises with every change, and is larger in a later life.
+    pub version: u64,
+    pub name: Text,
+    pub tags: Tags,
+}
+
+/// One more that cannot reach a member.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Vote {
+    pub target: u64,
+    pub generation: u64,
+    pub incarnation: u16,
+    pub from: u64,
+    /// Its host is there and refuses connections: the process is gone, not the network.
+    pub refused: bool,
+}
+
+/// Names and values of tags, as Consul's agents bound them.
+pub(crate) const TAG_BYTES_MAX: usize = 512;
+pub(crate) const NAME_BYTES_MAX: usize = 256;
+/// A packet has this room for news whatever it is about.
+pub(crate) const ITEM_BYTES_MAX: usize = 1200;
+
+impl Item {
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("plain data of a bounded size can be written to memory")
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Item, Malformed> {
+        let (item, rest) = postcard::take_from_bytes::<Item>(bytes)?;
+        match &item {
+            Item::Record { record, .. } if !record.fits() => return Err(Malformed::Form),
+            _ if !rest.is_empty() => return Err(Malformed::Form),
+            _ => Ok(item),
+        }
+    }
+}
+
+impl Record {
+    pub fn fits(&self) -> bool {
+        let tags: usize = self.tags.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        (1..=NAME_BYTES_MAX).contains(&self.name.len()) && tags <= TAG_BYTES_MAX
+    }
+}
+
+/// Bytes as bytes: serde would write a list of numbers.
+pub(crate) mod bytes_of {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
+        <&[u8]>::deserialize(from).map(<[u8]>::to_vec)
+    }
+}
