@@ -132,7 +132,8 @@ impl Coordinates {
     }
 
     fn push(&mut self, direction: &[f64; Coordinate::DIMENSIONS], force: f64) {
-        let moved: Vec<f64> = self.own.vec.iter().zip(direction).map(|(at, part)| at + part * force).collect();
+        let moved: Vec<f64> =
+            self.own.vec.iter().zip(direction).map(|(at, part)| at + part * force).collect();
         self.own.vec = Arc::from(moved);
     }
 

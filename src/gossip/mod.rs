@@ -28,6 +28,7 @@ mod sim;
 mod suspicion;
 mod wire;
 
+pub use coordinates::Coordinates;
 pub use counters::Counters;
 pub use machine::{AskError, AskId, Effect, Happening, Machine, Query, TooLarge, Unknown, UserEvent};
 pub use member::{Member, Members, Status, Tags};

@@ -33,10 +33,6 @@ pub(crate) struct News {
 const ITEMS_MAX: usize = 4096;
 
 impl News {
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -114,7 +110,7 @@ mod tests {
         let mut news = News::default();
         news.push(Topic::Record(1), vec![1]);
         news.push(Topic::Record(1), vec![2]);
-        assert_eq!((news.len(), news.take(100, 1).0), (1, vec![vec![2]]));
+        assert_eq!((news.queue.len(), news.take(100, 1).0), (1, vec![vec![2]]));
     }
 
     /// What does not fit beside others is not stuck for good, and stops nothing else.
@@ -131,6 +127,6 @@ mod tests {
     fn the_queue_has_an_end() {
         let mut news = News::default();
         (0..ITEMS_MAX as u64 + 10).for_each(|n| news.push(Topic::Record(n), vec![0]));
-        assert_eq!((news.len(), news.ranks.len()), (ITEMS_MAX, ITEMS_MAX));
+        assert_eq!((news.queue.len(), news.ranks.len()), (ITEMS_MAX, ITEMS_MAX));
     }
 }

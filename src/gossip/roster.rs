@@ -193,7 +193,8 @@ impl Roster {
             let from: u64 = random.random();
             let steps = random.random_range(0..16);
             let around = self.entries.range(from..).chain(self.entries.range(..from));
-            if let Some((_, entry)) = around.filter(|(_, entry)| filter(entry)).nth(steps % self.len().max(1)) {
+            if let Some((_, entry)) = around.filter(|(_, entry)| filter(entry)).nth(steps % self.len().max(1))
+            {
                 return Some(entry);
             }
         }

@@ -42,8 +42,13 @@ pub struct Past {
 /// What changes of a [`Past`]: lines of its file.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Keep {
-    Here { name: Text, address: SocketAddr },
-    Gone { name: Text },
+    Here {
+        name: Text,
+        address: SocketAddr,
+    },
+    Gone {
+        name: Text,
+    },
     Generation(u64),
     Clock(u64),
     /// This node left by its own will: it asks nobody at its next start unless told to.

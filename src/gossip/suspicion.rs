@@ -54,7 +54,8 @@ impl Votes {
 impl Suspicion {
     /// When it ends in a failure; `votes` are those of others for the same incarnation.
     pub fn ends(&self, votes: Option<&Votes>, timing: &Timing, members: usize) -> Instant {
-        let votes = votes.filter(|it| it.generation == self.id.generation && it.incarnation == self.incarnation);
+        let votes =
+            votes.filter(|it| it.generation == self.id.generation && it.incarnation == self.incarnation);
         let others = votes.map_or(&[][..], |votes| &votes.from);
         let least = timing.suspicion(members);
         // There is nobody to ask.

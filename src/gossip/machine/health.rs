@@ -102,7 +102,9 @@ impl Machine {
 
     /// One lost packet is no silence.
     pub(super) fn ping_again(&mut self, number: u8) {
-        let Some(probe) = self.probe.as_mut().filter(|it| it.number == number && !it.answered) else { return };
+        let Some(probe) = self.probe.as_mut().filter(|it| it.number == number && !it.answered) else {
+            return;
+        };
         if probe.again < 2 {
             probe.again += 1;
             let (to, bytes) = (probe.target.address, probe.bytes.clone());
@@ -112,7 +114,9 @@ impl Machine {
 
     /// With the question to others goes one by stream: packets may be what does not get through.
     fn ping_by_stream(&mut self, target: Id, now: Instant) {
-        let Some(probe) = self.probe.as_ref().filter(|it| it.target == target && !it.answered) else { return };
+        let Some(probe) = self.probe.as_ref().filter(|it| it.target == target && !it.answered) else {
+            return;
+        };
         let bytes = probe.bytes.clone();
         let timing = &self.settings.timing;
         let deadline = timing.probe_interval.saturating_sub(timing.probe_timeout);
@@ -147,7 +151,8 @@ impl Machine {
             probe.refused = true;
         }
         // Whoever is suspected already is so for a better reason now.
-        if let Some(suspicion) = self.suspicions.get_mut(&target.key).filter(|it| it.id == target && !it.refused)
+        if let Some(suspicion) =
+            self.suspicions.get_mut(&target.key).filter(|it| it.id == target && !it.refused)
         {
             suspicion.refused = true;
             self.vote(target.key, now);
@@ -271,9 +276,10 @@ impl Machine {
         let Some(suspicion) = self.suspicions.get(&key) else { return };
         let (id, incarnation, token) = (suspicion.id, suspicion.incarnation, suspicion.token);
         // foca's own check guards its members only: to one that has refuted it would still say that it is dead.
-        let lasts = self.foca.iter_members().any(|it| {
-            *it.id() == id && it.state() == State::Suspect && it.incarnation() == incarnation
-        });
+        let lasts = self
+            .foca
+            .iter_members()
+            .any(|it| *it.id() == id && it.state() == State::Suspect && it.incarnation() == incarnation);
         if !lasts {
             self.suspicions.remove(&key);
             self.votes.remove(&key);

@@ -113,7 +113,9 @@ impl Machine {
         now: Instant,
     ) {
         let outcome = match reply {
-            Ok(Reply::Rows { clock, whole, buckets, rows }) => self.let_in(to, clock, whole, &buckets, rows, now),
+            Ok(Reply::Rows { clock, whole, buckets, rows }) => {
+                self.let_in(to, clock, whole, &buckets, rows, now)
+            }
             Ok(Reply::Refused(text)) => Err(text),
             Ok(_) => Err("the reply is to another question".into()),
             Err(AskError::Refused) => Err("connection refused".into()),
@@ -244,7 +246,8 @@ impl Machine {
     }
 
     pub(super) fn told_leave(&mut self, key: u64, generation: u64, now: Instant) -> bool {
-        let Some(mut entry) = self.roster.get(key).filter(|it| it.id.generation == generation).cloned() else {
+        let Some(mut entry) = self.roster.get(key).filter(|it| it.id.generation == generation).cloned()
+        else {
             return false;
         };
         if key == self.me().key && self.life.stage == Stage::Here {
@@ -506,9 +509,8 @@ impl Machine {
         let longest = self.settings.timing.suspicion(self.roster.size())
             * (self.settings.timing.suspicion_max_mult + 1);
         let suspicions = &self.suspicions;
-        self.votes.retain(|key, it| {
-            suspicions.contains_key(key) || now.saturating_duration_since(it.at) < longest
-        });
+        self.votes
+            .retain(|key, it| suspicions.contains_key(key) || now.saturating_duration_since(it.at) < longest);
     }
 
     fn reap(&mut self, now: Instant) {
@@ -516,7 +518,9 @@ impl Machine {
         if at / 1000 % 15 != 0 {
             return;
         }
-        let old = |entry: &&Entry| !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry);
+        let old = |entry: &&Entry| {
+            !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry)
+        };
         let old: Vec<Id> = self.roster.entries().filter(old).map(|entry| entry.id).collect();
         for id in old {
             self.roster.remove(id.key);
@@ -527,7 +531,8 @@ impl Machine {
 
     /// How long one that is gone is remembered, in milliseconds.
     fn remembered(&self, state: State, entry: &Entry) -> i64 {
-        let own = entry.record.as_ref().and_then(|said| said.tags.get("rc_tm")).and_then(|text| seconds(text));
+        let own =
+            entry.record.as_ref().and_then(|said| said.tags.get("rc_tm")).and_then(|text| seconds(text));
         let timing = &self.settings.timing;
         let usual = if state == State::Failed { timing.reconnect_timeout } else { timing.tombstone_timeout };
         millis(own.map_or(usual, Duration::from_secs))

@@ -129,10 +129,19 @@ pub enum Happening {
     /// Someone asks everyone: see [`Machine::respond`].
     Query(Query),
     /// One answer to a query of ours, and that no further ones are awaited.
-    Answer { id: u64, from: Text, payload: Vec<u8> },
-    QueryOver { id: u64 },
+    Answer {
+        id: u64,
+        from: Text,
+        payload: Vec<u8>,
+    },
+    QueryOver {
+        id: u64,
+    },
     /// How many members the pool now has.
-    Joined { id: u64, outcome: Result<usize, String> },
+    Joined {
+        id: u64,
+        outcome: Result<usize, String>,
+    },
     /// This node has left: nothing more is awaited.
     Left,
     /// An elder member has this one's name; it takes no part any more.
@@ -181,11 +190,8 @@ impl Machine {
         let mut random = SmallRng::seed_from_u64(seed);
         let config = config(&settings, 1);
         let foca = Foca::new(me, config, SmallRng::from_rng(&mut random), Swim);
-        let record = Record {
-            version: me.generation << 16,
-            name: settings.name.clone(),
-            tags: settings.tags.clone(),
-        };
+        let record =
+            Record { version: me.generation << 16, name: settings.name.clone(), tags: settings.tags.clone() };
         let mut roster = Roster::default();
         roster.put(Entry { id: me, state: State::Alive, since: 0, record: Some(Said::new(record)) });
         let clock = settings.past.clock;

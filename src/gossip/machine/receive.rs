@@ -45,7 +45,10 @@ impl Machine {
             self.namesake(src, now);
             return false;
         }
-        if self.roster.get(src.key).is_none() && self.is_full() && !matches!(packet.body, Body::Conflict { .. }) {
+        if self.roster.get(src.key).is_none()
+            && self.is_full()
+            && !matches!(packet.body, Body::Conflict { .. })
+        {
             self.counters.refused.add(1);
             return false;
         }
@@ -129,7 +132,11 @@ impl Machine {
                 }
                 room -= 1;
                 kept.push(update);
-            } else if self.roster.get(id.key).is_some_and(|entry| entry.state == State::Pruned && entry.id == id) {
+            } else if self
+                .roster
+                .get(id.key)
+                .is_some_and(|entry| entry.state == State::Pruned && entry.id == id)
+            {
                 // Forgotten, and that it was forgotten is not: foca no longer knows, and would take it in anew.
             } else {
                 kept.push(update);

@@ -119,12 +119,8 @@ impl Machine {
 
     /// A ping of our own making, for where foca cannot be asked to probe whom we want.
     pub(super) fn own_ping(&self, to: &Id) -> Vec<u8> {
-        let header = Header {
-            src: self.me(),
-            src_incarnation: self.incarnation,
-            dst: *to,
-            message: Message::Ping(0),
-        };
+        let header =
+            Header { src: self.me(), src_incarnation: self.incarnation, dst: *to, message: Message::Ping(0) };
         Packet { suspect: self.suspected(to), ..Packet::to(to, Body::Swim { header, updates: Vec::new() }) }
             .encode()
     }

@@ -29,12 +29,18 @@ pub(super) struct Ask {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Asked {
     /// To be let in: for whoever wants to know, by their own number.
-    Join { tell: Option<u64> },
+    Join {
+        tell: Option<u64>,
+    },
     Sync,
     Push,
-    Ping { of: Id },
+    Ping {
+        of: Id,
+    },
     /// Whether a member is there that another one calls dead.
-    Doubt { of: Id },
+    Doubt {
+        of: Id,
+    },
     Answer,
 }
 
@@ -158,7 +164,8 @@ impl Machine {
                 }
                 // The answer goes where the question came from; it stands among what foca wants sent.
                 let src = Packet::decode(&bytes, &self.me()).ok()?.from();
-                let answers = |effect: &Effect| matches!(effect, Effect::Send { to, .. } if *to == src.address);
+                let answers =
+                    |effect: &Effect| matches!(effect, Effect::Send { to, .. } if *to == src.address);
                 let at = before + self.effects.iter().skip(before).position(answers)?;
                 match self.effects.remove(at) {
                     Some(Effect::Send { bytes, .. }) => Some(Reply::Ack(bytes)),
@@ -195,7 +202,9 @@ impl Machine {
         if !rows.iter().any(|row| row.id.key == me) {
             rows.extend(self.roster.get(me).map(|entry| entry.row(at)));
         }
-        if let Some(known) = self.roster.get(asker.id.key).filter(|it| it.id.generation >= asker.id.generation) {
+        if let Some(known) =
+            self.roster.get(asker.id.key).filter(|it| it.id.generation >= asker.id.generation)
+        {
             // What is said of the asker itself, where it is wrong about that.
             rows.push(known.row(at));
         }
@@ -225,7 +234,8 @@ impl Machine {
 
     /// In these buckets, what these rows do not say.
     fn unknown_to(&self, buckets: &[u8], rows: &[Row], at: i64) -> Vec<Row> {
-        let theirs: std::collections::BTreeMap<u64, &Row> = rows.iter().map(|row| (row.id.key, row)).collect();
+        let theirs: std::collections::BTreeMap<u64, &Row> =
+            rows.iter().map(|row| (row.id.key, row)).collect();
         let version = |row: &Row| row.record.as_ref().map_or(0, |record| record.version);
         let known = |row: &Row| {
             theirs.get(&row.id.key).is_some_and(|it| {
@@ -331,7 +341,8 @@ impl Machine {
             return;
         }
         let same = known.as_ref().filter(|it| it.id == id);
-        let stays = same.is_some_and(|it| it.state >= state || (state == State::Failed && it.state.is_here()));
+        let stays =
+            same.is_some_and(|it| it.state >= state || (state == State::Failed && it.state.is_here()));
         let since = at - i64::from(age_secs) * 1000;
         let mut entry = match (&known, stays) {
             (Some(known), true) => known.clone(),

@@ -14,10 +14,10 @@ fn an_idle_member_costs_little_at_any_size() {
             (node.packets, node.packet_bytes, node.stream_bytes) = (0, 0, 0);
         }
         sim.run(Duration::from_secs(60));
-        let each = |of: fn(&super::Node) -> u64| {
-            sim.nodes.iter().map(of).sum::<u64>() as f64 / count as f64 / 60.0
-        };
-        let (packets, bytes, streams) = (each(|it| it.packets), each(|it| it.packet_bytes), each(|it| it.stream_bytes));
+        let each =
+            |of: fn(&super::Node) -> u64| sim.nodes.iter().map(of).sum::<u64>() as f64 / count as f64 / 60.0;
+        let (packets, bytes, streams) =
+            (each(|it| it.packets), each(|it| it.packet_bytes), each(|it| it.stream_bytes));
         println!("idle, {count}: {packets:.2} packets, {bytes:.0} + {streams:.0} bytes a second");
         assert!(packets <= 2.2 && bytes + streams <= 240.0, "{packets} packets, {bytes} + {streams} bytes");
     }

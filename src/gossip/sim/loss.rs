@@ -14,7 +14,11 @@ fn lost(count: usize, seed: u64, host: bool) -> super::Took {
     let name = sim.nodes[9].name.clone();
     sim.watch(move |members| members[name.as_str()].status == Status::Failed);
     let begun = sim.now;
-    if host { sim.lose(9) } else { sim.kill(9) }
+    if host {
+        sim.lose(9)
+    } else {
+        sim.kill(9)
+    }
     let seen = sim.run_until_seen(Duration::from_secs(60));
     assert_eq!(seen, count - 1, "{:?}", sim.took(begun));
     assert_eq!(sim.wronged, []);
@@ -60,5 +64,44 @@ fn lost_packets_are_no_lost_members() {
         assert_eq!(sim.wronged, [], "{count} members, {loss} of all packets lost");
         assert_eq!(sum(|it| &it.renewed), 0, "nobody was made to come back as another");
         assert_eq!(sum(|it| &it.malformed), 0);
+    }
+}
+
+/// Each time anew, these so often: for how long they are held, and how long they are let go.
+fn held(
+    count: usize,
+    share: usize,
+    held: u64,
+    free: u64,
+    time: u64,
+    how: fn(&mut Sim, usize, Duration),
+) -> Sim {
+    let mut sim = Sim::pool(count, 8, timing(2));
+    let end = sim.now + Duration::from_secs(time);
+    while sim.now < end {
+        (0..count.div_ceil(share)).for_each(|at| how(&mut sim, at * share, Duration::from_secs(held)));
+        sim.run(Duration::from_secs(held + free));
+    }
+    sim
+}
+
+#[test]
+fn who_stops_now_and_then_wrongs_nobody() {
+    for (count, time) in [(100, 300), (nodes(300), 60)] {
+        let sim = held(count, 100, 5, 10, time, Sim::stop);
+        assert_eq!(sim.wronged, [], "{count} members, 1 % stop for 5 s of 15");
+        let failed = sim.members(1).values().filter(|it| it.status == Status::Failed).count();
+        assert_eq!(failed, 0, "5 s are too short to be failed for");
+    }
+}
+
+/// The anomaly that the Lifeguard paper is about: who hears nothing takes everyone for dead.
+#[test]
+fn who_hears_nothing_for_a_while_wrongs_nobody() {
+    for (count, share, stuck, free, time) in
+        [(100, 100, 20, 2, 600), (100, 10, 16, 4, 300), (nodes(300), 100, 20, 2, 110)]
+    {
+        let sim = held(count, share, stuck, free, time, Sim::stick);
+        assert_eq!(sim.wronged, [], "{count} members, one of {share} stuck {stuck} s of {}", stuck + free);
     }
 }

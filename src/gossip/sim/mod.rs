@@ -38,10 +38,12 @@ pub(crate) struct Sim {
     /// Members that were called failed while nothing was wrong with them: who by, and whom.
     pub wronged: Vec<(usize, String)>,
     /// When each node's members first fulfilled what is waited for.
-    watched: Option<Box<dyn Fn(&Members) -> bool>>,
+    watched: Option<Condition>,
     pub seen: Vec<Option<Instant>>,
     timing: Timing,
 }
+
+type Condition = Box<dyn Fn(&Members) -> bool>;
 
 pub(crate) struct Net {
     pub latency: Duration,
@@ -87,7 +89,10 @@ enum Event {
 
 impl Sim {
     pub fn new(seed: u64, timing: Timing) -> Sim {
-        #[expect(clippy::disallowed_methods, reason = "simulated time begins somewhere; it is never looked at")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "simulated time begins somewhere; it is never looked at"
+        )]
         let now = Instant::now() + Duration::from_secs(1 << 20);
         let wan = timing.probe_interval > Duration::from_secs(2);
         let (latency, jitter) =
@@ -346,7 +351,9 @@ impl Sim {
             Event::Request { to, from, ask, bytes } => {
                 let address = self.nodes[from].address;
                 let outcome = match &mut self.nodes[to].machine {
-                    Some(machine) => machine.request(address, &bytes, now).ok_or(AskError::Failed("closed".into())),
+                    Some(machine) => {
+                        machine.request(address, &bytes, now).ok_or(AskError::Failed("closed".into()))
+                    }
                     None => Err(AskError::Refused),
                 };
                 if let Ok(reply) = &outcome {
@@ -429,7 +436,8 @@ impl Sim {
     fn by_stream(&mut self) -> Duration {
         let mut takes = self.takes();
         let mut again = Duration::from_millis(200);
-        while self.net.loss > 0.0 && self.random.random_bool(self.net.loss) && again < Duration::from_secs(10) {
+        while self.net.loss > 0.0 && self.random.random_bool(self.net.loss) && again < Duration::from_secs(10)
+        {
             takes += again;
             again *= 2;
         }
@@ -476,7 +484,8 @@ impl Sim {
     /// Nothing was done to it, now or a little earlier.
     fn is_well(&self, at: usize) -> bool {
         let node = &self.nodes[at];
-        let over = |until: Option<Instant>| until.is_none_or(|until| until + Duration::from_secs(60) < self.now);
+        let over =
+            |until: Option<Instant>| until.is_none_or(|until| until + Duration::from_secs(60) < self.now);
         node.machine.is_some() && node.host_up && over(node.stopped_until) && over(node.stuck_until)
     }
 }

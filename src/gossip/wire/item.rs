@@ -11,14 +11,36 @@ use crate::{
 /// In postcard: a tag of one byte, then the fields. New kinds are added at the end; an older member counts them and lets them go.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Item {
-    Record { id: Id, record: Record },
+    Record {
+        id: Id,
+        record: Record,
+    },
     Vote(Vote),
     /// It goes, and says so.
-    Leave { key: u64, generation: u64 },
+    Leave {
+        key: u64,
+        generation: u64,
+    },
     /// An operator says that it is gone for good; `prune`: and is to be forgotten.
-    Force { key: u64, generation: u64, prune: bool },
-    Event { time: u64, name: Text, #[serde(with = "bytes_of")] payload: Vec<u8> },
-    Query { time: u64, id: u64, origin: Id, name: Text, #[serde(with = "bytes_of")] payload: Vec<u8> },
+    Force {
+        key: u64,
+        generation: u64,
+        prune: bool,
+    },
+    Event {
+        time: u64,
+        name: Text,
+        #[serde(with = "bytes_of")]
+        payload: Vec<u8>,
+    },
+    Query {
+        time: u64,
+        id: u64,
+        origin: Id,
+        name: Text,
+        #[serde(with = "bytes_of")]
+        payload: Vec<u8>,
+    },
 }
 
 /// What a member says of itself; beside its identity, since it rarely changes and is large.
@@ -54,11 +76,11 @@ impl Item {
 
     pub fn decode(bytes: &[u8]) -> Result<Item, Malformed> {
         let (item, rest) = postcard::take_from_bytes::<Item>(bytes)?;
-        match &item {
-            Item::Record { record, .. } if !record.fits() => return Err(Malformed::Form),
-            _ if !rest.is_empty() => return Err(Malformed::Form),
-            _ => Ok(item),
-        }
+        let fits = match &item {
+            Item::Record { record, .. } => record.fits(),
+            _ => true,
+        };
+        if fits && rest.is_empty() { Ok(item) } else { Err(Malformed::Form) }
     }
 }
 

@@ -8,7 +8,7 @@
 //! lies idle most of the time takes no byte: flags say what is there.
 
 use bytes::{Buf, BufMut};
-use foca::{Codec, Header, Member, Message};
+use foca::{Codec, Header, Member};
 
 use super::{Malformed, PACKET_MAX, VERSION, swim::Swim};
 use crate::{catalog::Coordinate, gossip::identity::Id};
@@ -35,17 +35,35 @@ pub(crate) struct Packet {
 
 #[derive(Debug)]
 pub(crate) enum Body {
-    Swim { header: Header<Id>, updates: Vec<Member<Id>> },
+    Swim {
+        header: Header<Id>,
+        updates: Vec<Member<Id>>,
+    },
     /// News alone.
-    News { from: Id },
+    News {
+        from: Id,
+    },
     /// The helper heard nothing from the one it asked for the probe.
-    Nack { from: Id, number: u8 },
+    Nack {
+        from: Id,
+        number: u8,
+    },
     /// Who has this key is down here, up to this generation.
-    Down { from: Id, key: u64, generation: u64 },
+    Down {
+        from: Id,
+        key: u64,
+        generation: u64,
+    },
     /// All that the sender knows, in one number.
-    Root { from: Id, root: u64 },
+    Root {
+        from: Id,
+        root: u64,
+    },
     /// `other` has the receiver's name and another address. `born`: where the sender is the other one, when it started.
-    Conflict { other: Id, born: Option<u64> },
+    Conflict {
+        other: Id,
+        born: Option<u64>,
+    },
 }
 
 impl Default for Body {
@@ -253,9 +271,4 @@ fn get_coordinate(from: &mut &[u8]) -> Result<Coordinate, Malformed> {
     }
     let [.., height, error, adjustment] = parts;
     Ok(Coordinate { vec: parts[..Coordinate::DIMENSIONS].into(), error, adjustment, height })
-}
-
-/// Whether it asks for an answer that a coordinate goes with.
-pub(crate) fn is_ack(message: &Message<Id>) -> bool {
-    matches!(message, Message::Ack(_))
 }

@@ -13,13 +13,24 @@ use crate::{catalog::Text, gossip::identity::Id};
 pub(crate) enum Request {
     /// Here I am, and this is what I know, summed up: what do you know that I do not?
     /// `sums`: of each bucket, four bytes each; none where everything is wanted.
-    Sync { me: Row, join: bool, clock: u64, #[serde(with = "bytes_of")] sums: Vec<u8> },
+    Sync {
+        me: Row,
+        join: bool,
+        clock: u64,
+        #[serde(with = "bytes_of")]
+        sums: Vec<u8>,
+    },
     /// What you do not know.
     Push { clock: u64, rows: Vec<Row> },
     /// A ping that packets did not bring.
     Ping(#[serde(with = "bytes_of")] Vec<u8>),
     /// To one who asked everyone.
-    Answer { query: u64, from: Text, #[serde(with = "bytes_of")] payload: Vec<u8> },
+    Answer {
+        query: u64,
+        from: Text,
+        #[serde(with = "bytes_of")]
+        payload: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +38,13 @@ pub(crate) enum Reply {
     /// Not let in, and why.
     Refused(String),
     /// `buckets` whose sums differ, with all rows in them; where not `whole` only some rows of some.
-    Rows { clock: u64, whole: bool, #[serde(with = "bytes_of")] buckets: Vec<u8>, rows: Vec<Row> },
+    Rows {
+        clock: u64,
+        whole: bool,
+        #[serde(with = "bytes_of")]
+        buckets: Vec<u8>,
+        rows: Vec<Row>,
+    },
     Done,
     Ack(#[serde(with = "bytes_of")] Vec<u8>),
 }
