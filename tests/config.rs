@@ -192,6 +192,7 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         format!("log {:?}", config.log),
         format!("pid {:?}", config.pid_file),
         format!("{:?}", config.mass_failure),
+        format!("{:?}", config.encryption),
     ];
     // The node is told of above.
     assert_eq!(config.dns.node, **node_name);

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["catalog", "check", "count"]),
     ("server", &["catalog", "raft", "gossip"]),
     ("agent", &["catalog", "check", "raft", "gossip", "dns", "http", "server", "count", "telemetry"]),
-    ("config", &["catalog", "check", "dns", "http", "agent", "server", "telemetry"]),
+    ("config", &["catalog", "check", "gossip", "dns", "http", "agent", "server", "telemetry"]),
     ("cli", &["catalog", "check", "config", "agent", "http", "dns", "telemetry"]),
     ("lib.rs", &[]),
     ("main.rs", &["cli"]),

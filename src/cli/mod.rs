@@ -10,6 +10,7 @@ mod completions;
 mod dns;
 mod event;
 mod info;
+mod keygen;
 mod kv;
 mod leave;
 mod line;
@@ -57,6 +58,7 @@ const COMMANDS: &[&Command] = &[
     &members::FORCE_LEAVE,
     &info::COMMAND,
     &members::JOIN,
+    &keygen::COMMAND,
     &kv::DELETE,
     &kv::EXPORT,
     &kv::GET,

@@ -63,7 +63,7 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
         "how long a blocking query waits unless it says",
     ),
     ("disable-host-node-id", Form::Bool, "disable_host_node_id", "accepted"),
-    ("disable-keyring-file", Form::Bool, "disable_keyring_file", "accepted"),
+    ("disable-keyring-file", Form::Bool, "disable_keyring_file", "keep gossip's keys in memory alone"),
     ("dns-port", Form::Int, "ports.dns", "the DNS port; -1 turns it off"),
     ("domain", Form::Text, "domain", "the DNS zone"),
     (
@@ -73,7 +73,7 @@ const FLAGS: &[(&str, Form, &str, &str)] = &[
         "checks from files may run programs",
     ),
     ("enable-script-checks", Form::Bool, "enable_script_checks", "checks may run programs"),
-    ("encrypt", Form::Text, "encrypt", "accepted"),
+    ("encrypt", Form::Text, "encrypt", "the key that gossip begins with, as keygen prints it"),
     ("grpc-port", Form::Int, "ports.grpc", "accepted"),
     ("grpc-tls-port", Form::Int, "ports.grpc_tls", "accepted"),
     ("http-port", Form::Int, "ports.http", "the HTTP port; -1 turns it off"),

@@ -71,7 +71,6 @@ const UNUSED: Keys = &[
     ("connect", Open),
     ("disable_anonymous_signature", Bool),
     ("disable_host_node_id", Bool),
-    ("disable_keyring_file", Bool),
     ("disable_remote_exec", Bool),
     ("disable_update_check", Bool),
     ("discovery_max_stale", SPAN),
@@ -79,9 +78,6 @@ const UNUSED: Keys = &[
     ("enable_central_service_config", Bool),
     ("enable_debug", Bool),
     ("enable_syslog", Bool),
-    ("encrypt", TEXT),
-    ("encrypt_verify_incoming", Bool),
-    ("encrypt_verify_outgoing", Bool),
     ("experiments", Texts),
     ("gossip_lan", Block(GOSSIP)),
     ("gossip_wan", Block(GOSSIP)),
@@ -407,8 +403,7 @@ fn secures(path: &str, value: &Kind) -> bool {
     says_something
         && match path {
             "acl.default_policy" | "acl_default_policy" => !open,
-            "encrypt"
-            | "ca_file"
+            "ca_file"
             | "ca_path"
             | "cert_file"
             | "key_file"

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     addresses,
     definitions::without_places,
+    encryption::{self, Encrypted},
     keys,
     reader::{Fields, Findings},
     recursors::{self, Named},
@@ -56,6 +57,7 @@ pub struct Layer {
     pub dns: dns::Settings,
     pub http: http::Settings,
     pub telemetry: telemetry::Settings,
+    pub encryption: Encrypted,
     pub enable_script_checks: Option<bool>,
     pub enable_local_script_checks: Option<bool>,
     pub check_update_interval: Option<Duration>,
@@ -87,6 +89,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
     read_http(&mut top, &mut layer.http, ignored, findings);
     layer.unix_sockets = read_unix_sockets(&mut top, findings);
+    layer.encryption = encryption::read(&mut top, findings);
     layer.telemetry = super::telemetry::read(&mut top, ignored, findings);
     read_own(&mut top, &mut layer, findings);
     keys::take_unused(&mut top, ignored, findings);

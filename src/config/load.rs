@@ -135,6 +135,8 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         }
         addresses::only_private().map_err(|text| findings.fault::<()>(Place::default(), text)).ok()
     })?;
+    let data_dir = layer.data_dir.map(|(path, _)| PathBuf::from(path));
+    let encryption = layer.encryption.settings(data_dir.as_deref(), flags.dev);
     Some(Config {
         node_name,
         node_id: layer.node_id,
@@ -146,7 +148,8 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         bootstrap_expect: u32::try_from(bootstrap_expect).unwrap_or(u32::MAX),
         free_bytes_min: layer.free_bytes_min.unwrap_or(FREE_BYTES_MIN),
         mass_failure: layer.mass_failure,
-        data_dir: layer.data_dir.map(|(path, _)| PathBuf::from(path)),
+        data_dir,
+        encryption,
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),
         server_port: layer.server_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8300),

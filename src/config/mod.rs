@@ -3,6 +3,7 @@
 
 mod addresses;
 mod definitions;
+mod encryption;
 mod flags;
 #[cfg(test)]
 mod fuzz;
@@ -28,7 +29,7 @@ use uuid::Uuid;
 
 use crate::{
     check::{Definition, ServiceDefinition},
-    dns, http,
+    dns, gossip, http,
     server::MassFailure,
     telemetry as figures,
 };
@@ -72,6 +73,8 @@ pub struct Config {
     pub http_addrs: Vec<SocketAddr>,
     pub http_sockets: Vec<http::UnixSocket>,
     pub telemetry: figures::Settings,
+    /// Of gossip.
+    pub encryption: gossip::Encryption,
     pub scripts: Scripts,
     /// Output alone is told this late (halved, and up to as long again).
     pub check_update_interval: Duration,
@@ -150,6 +153,7 @@ impl Config {
                 figures::Settings { filter: Default::default(), ..self.telemetry.clone() }
                     != figures::Settings { filter: Default::default(), ..other.telemetry.clone() },
             ),
+            ("encrypt or disable_keyring_file", self.encryption != other.encryption),
             ("pid_file", self.pid_file != other.pid_file),
         ];
         changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
