@@ -32,5 +32,6 @@ pub mod dns;
 pub mod gossip;
 pub mod http;
 pub mod raft;
+pub mod rpc;
 pub mod server;
 pub mod telemetry;

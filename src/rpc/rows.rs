@@ -1,0 +1,92 @@
+//! What the catalog holds of one node, as a value that travels, and its digest: whoever holds the same has the same digest,
+//! whatever indexes it has there.
+
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+
+use super::message::NodeTold;
+use crate::catalog::{Check, Home, Node, Service};
+
+/// All that is there of a node; nothing, where there is no such node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    pub node: Option<Node>,
+    /// Of the node itself.
+    pub checks: Vec<Check>,
+    pub services: Vec<Placed>,
+}
+
+/// A service with the checks that speak for it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placed {
+    pub service: Service,
+    pub checks: Vec<Check>,
+}
+
+impl Rows {
+    /// Equal where all is equal but the indexes. Empty for no node.
+    pub fn digest(home: Option<&Home>) -> Bytes {
+        let Some(home) = home else { return Bytes::new() };
+        let mut context = Context::new(&SHA256);
+        let mut add = |record: Result<Vec<u8>, rmp_serde::encode::Error>| match record {
+            Ok(bytes) => {
+                context.update(&(bytes.len() as u64).to_le_bytes());
+                context.update(&bytes);
+            }
+            // Never equal, then: it is fetched.
+            Err(_) => context.update(&fastrand::u64(..).to_le_bytes()),
+        };
+        let node = Node { created: 0, modified: 0, ..Node::clone(home.node()) };
+        add(rmp_serde::to_vec_named(&node));
+        for check in home.checks().iter() {
+            add(rmp_serde::to_vec_named(&without_index(check)));
+        }
+        for instance in home.instances() {
+            let service = Service { created: 0, modified: 0, ..Service::clone(&instance.service) };
+            add(rmp_serde::to_vec_named(&service));
+            for check in instance.checks.iter() {
+                add(rmp_serde::to_vec_named(&without_index(check)));
+            }
+        }
+        Bytes::copy_from_slice(context.finish().as_ref())
+    }
+
+    /// In parts that are small enough; there is one at least.
+    pub(super) fn parts(home: Option<&Home>) -> Vec<NodeTold> {
+        let (mut parts, mut part, mut bytes) = (Vec::new(), NodeTold::default(), 0);
+        let mut room_for = |more: usize, part: &mut NodeTold| {
+            if bytes > 0 && bytes + more > PART_BYTES {
+                parts.push(std::mem::take(part));
+                bytes = 0;
+            }
+            bytes += more;
+        };
+        let Some(home) = home else { return vec![part] };
+        part.node = Some(Node::clone(home.node()));
+        for check in home.checks().iter() {
+            room_for(bytes_of(check), &mut part);
+            part.checks.push(Check::clone(check));
+        }
+        for instance in home.instances() {
+            let checks: Vec<Check> = instance.checks.iter().map(|check| Check::clone(check)).collect();
+            room_for(RECORD_BYTES + checks.iter().map(bytes_of).sum::<usize>(), &mut part);
+            part.services.push(Placed { service: Service::clone(&instance.service), checks });
+        }
+        parts.push(part);
+        parts
+    }
+}
+
+/// About as much as one message is to hold, a quarter of what is taken: and of each record, what is not output of checks.
+const PART_BYTES: usize = 1 << 20;
+const RECORD_BYTES: usize = 1024;
+
+fn bytes_of(check: &Check) -> usize {
+    RECORD_BYTES + check.output.len()
+}
+
+fn without_index(check: &Check) -> Check {
+    Check { created: 0, modified: 0, ..check.clone() }
+}
