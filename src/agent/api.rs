@@ -20,17 +20,16 @@ use crate::{
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
-    raft::ProposeError,
+    http::{self, About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
 };
 
 impl Subscribe for Shared {
     fn catalog(&self) -> Arc<Catalog> {
-        self.raft.catalog()
+        self.backing.catalog()
     }
 
     fn subscribe(&self, topics: Vec<Topic>) -> Subscription {
-        self.raft.subscribe(topics)
+        self.backing.subscribe(topics)
     }
 }
 
@@ -43,25 +42,31 @@ impl Agent for Shared {
         &self.identity.node_name
     }
 
+    fn elsewhere(&self) -> Option<Arc<dyn http::Elsewhere>> {
+        Some(self.backing.client()?.http.clone())
+    }
+
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>> {
         Box::pin(async move { Shared::propose(self, command).await.map_err(Failure::from) })
     }
 
     fn renew_session(&self, id: Uuid) -> Pending<'_, Result<(), Failure>> {
-        self.endings.renew(id);
-        Box::pin(std::future::ready(Ok(())))
+        let renewed = self.backing.as_server().map(|server| server.endings.renew(id));
+        Box::pin(std::future::ready(renewed))
     }
 
     fn leader(&self) -> Option<SocketAddr> {
-        self.raft.leader().filter(|_| self.raft.fresh().load(Ordering::Acquire))
+        let raft = &self.backing.server()?.raft;
+        raft.leader().filter(|_| raft.fresh().load(Ordering::Acquire))
     }
 
     fn peers(&self) -> Vec<SocketAddr> {
-        self.raft.peers()
+        self.backing.server().map(|server| server.raft.peers()).unwrap_or_default()
     }
 
     fn servers(&self) -> Vec<ServerStatus> {
-        let status = self.raft.status();
+        let Some(server) = self.backing.server() else { return Vec::new() };
+        let status = server.raft.status();
         vec![ServerStatus {
             id: self.identity.node_id,
             node: self.identity.node_name.clone(),
@@ -72,12 +77,12 @@ impl Agent for Shared {
             healthy: status.leads,
             last_term: status.last_term,
             last_index: status.last_index,
-            stable_since: self.led_since.get().cloned().unwrap_or_default(),
+            stable_since: server.led_since.get().cloned().unwrap_or_default(),
         }]
     }
 
     fn update_coordinate(&self, coordinate: NodeCoordinate) {
-        self.coordinates.put(coordinate);
+        self.backing.update_coordinate(coordinate);
     }
 
     fn save(&self) -> Pending<'_, Result<Archive, Failure>> {
@@ -200,11 +205,11 @@ impl Agent for Shared {
     }
 
     fn unconfirmed(&self) -> Vec<Text> {
-        self.membership.unconfirmed()
+        self.backing.server().map(|server| server.membership.unconfirmed()).unwrap_or_default()
     }
 
     fn confirm_failed(&self, node: Option<&str>) -> usize {
-        let confirmed = self.membership.confirm(node);
+        let confirmed = self.backing.server().map_or(0, |server| server.membership.confirm(node));
         tracing::warn!(
             members = confirmed,
             "an operator says that members that vanished with others are gone"
@@ -245,7 +250,7 @@ impl Agent for Shared {
             node: self.identity.node_name.clone(),
             id: Some(self.identity.node_id),
             version: COMPATIBLE_VERSION.into(),
-            server: true,
+            server: self.backing.server().is_some(),
             dns_domain: (*self.dns.load().domain).into(),
             dns_addrs: self.dns_addrs.clone(),
             member: self.own_member(false),
@@ -266,20 +271,23 @@ impl Shared {
         let Identity { node_name, node_id, datacenter, advertise, advertise_wan, .. } = &self.identity;
         let Identity { server_port, serf_lan_port, serf_wan_port, .. } = self.identity;
         let mut tags = vec![
-            ("acls", "0".to_string()),
-            ("bootstrap", "1".into()),
             ("build", format!("{COMPATIBLE_VERSION}:")),
             ("dc", datacenter.to_string()),
             ("id", node_id.to_string()),
-            ("port", server_port.to_string()),
-            ("raft_vsn", "3".into()),
-            ("role", "consul".into()),
             ("segment", String::new()),
             ("vsn", "2".into()),
             ("vsn_max", "3".into()),
             ("vsn_min", "2".into()),
         ];
-        tags.extend(serf_wan_port.filter(|_| !wan).map(|port| ("wan_join_port", port.to_string())));
+        if self.backing.server().is_some() {
+            let of_server = [("acls", "0"), ("bootstrap", "1"), ("raft_vsn", "3"), ("role", "consul")];
+            tags.extend(of_server.map(|(key, value)| (key, value.to_string())));
+            tags.push(("port", server_port.to_string()));
+            tags.extend(serf_wan_port.filter(|_| !wan).map(|port| ("wan_join_port", port.to_string())));
+        } else {
+            tags.push(("role", "node".into()));
+        }
+        tags.sort();
         let tags = tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         if wan {
             let gossip = serf_wan_port.map(|port| (*advertise_wan, port).into());
@@ -300,15 +308,6 @@ impl From<Unknown> for Failure {
         match unknown {
             Unknown::NoTtl(_) => Failure::Other(unknown.to_string()),
             _ => Failure::Unknown(unknown.to_string()),
-        }
-    }
-}
-
-impl From<ProposeError> for Failure {
-    fn from(error: ProposeError) -> Self {
-        match error {
-            ProposeError::NoLeader | ProposeError::Stopped => Failure::NoLeader,
-            other => Failure::Other(other.to_string()),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     catalog::Subscribe,
     http::{Archive, Failure},
     raft::{ArchiveHead, read_archive, write_archive},
-    server,
+    server::restore,
 };
 
 /// Archives on their way.
@@ -46,16 +46,17 @@ impl Archiving {
 
 impl Shared {
     pub(super) fn save(&self) -> Result<Archive, Failure> {
-        let turn = self.archiving.turn()?;
+        let server = self.backing.as_server()?;
+        let turn = server.archiving.turn()?;
         // In this order: the catalog may hold more than what it is said to.
-        let status = self.raft.status();
-        let catalog = self.raft.catalog();
+        let status = server.raft.status();
+        let catalog = server.raft.catalog();
         let (term, index) = (status.last_term, status.applied_index);
         let id = format!("{term}-{index}-{}", chrono::Utc::now().timestamp_millis());
         let head = ArchiveHead { id, term, index };
         let (pieces, taken) = mpsc::channel(PIECES_MAX);
         let catalog_index = catalog.index();
-        self.archiving.tasks.spawn_blocking(move || {
+        server.archiving.tasks.spawn_blocking(move || {
             let _turn = turn;
             let out = BufWriter::with_capacity(PIECE_BYTES, Sent(&pieces));
             if let Err(error) = write_archive(out, &head, &catalog) {
@@ -68,16 +69,17 @@ impl Shared {
 
     /// Once it is read, it is put to the log whether or not anybody still waits for that.
     pub(super) async fn restore(&self, pieces: mpsc::Receiver<Bytes>, bytes_max: u64) -> Result<(), Failure> {
-        let turn = self.archiving.turn()?;
+        let server = self.backing.as_server()?;
+        let turn = server.archiving.turn()?;
         let broken = |error: tokio::task::JoinError| Failure::Other(error.to_string());
         let taken = Taken { pieces, piece: Bytes::new() };
-        let read = self.archiving.tasks.spawn_blocking(move || read_archive(taken, bytes_max));
+        let read = server.archiving.tasks.spawn_blocking(move || read_archive(taken, bytes_max));
         let (head, catalog) =
             read.await.map_err(broken)?.map_err(|error| Failure::Other(error.to_string()))?;
-        let raft = self.raft.clone();
-        let restored = self.archiving.tasks.spawn(async move {
+        let raft = server.raft.clone();
+        let restored = server.archiving.tasks.spawn(async move {
             let _turn = turn;
-            let restored = server::restore(&raft, &catalog).await;
+            let restored = restore(&raft, &catalog).await;
             match &restored {
                 Ok(()) => tracing::info!(id = head.id, "a snapshot is restored"),
                 Err(error) => tracing::error!(id = head.id, error, "a snapshot is not restored"),

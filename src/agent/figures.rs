@@ -9,14 +9,19 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{COMPATIBLE_VERSION, Shared, now};
+use super::{
+    COMPATIBLE_VERSION, Shared,
+    backing::{Backing, Unwritten},
+    now,
+};
 use crate::{
     catalog::{Catalog, Command, Reply, Status, Subscribe},
     check,
     count::{Counter, Measured, Spread},
     dns,
     http::{self, Live},
-    raft::ProposeError,
+    raft::{ProposeError, Raft},
+    rpc,
     telemetry::{Figure, Following, Interval, Monitor, Telemetry, of_process},
 };
 
@@ -163,9 +168,9 @@ impl Rows {
 
 impl Shared {
     /// Puts a command to the log.
-    pub(super) async fn propose(&self, command: Command) -> Result<Reply, ProposeError> {
+    pub(super) async fn propose(&self, command: Command) -> Result<Reply, Unwritten> {
         let (spread, start) = (self.figures.written.of(&command), now());
-        let reply = self.raft.propose(command).await;
+        let reply = self.backing.propose(command).await;
         if let (true, Some(spread)) = (reply.is_ok(), spread) {
             spread.record_time(start.elapsed());
         }
@@ -174,10 +179,17 @@ impl Shared {
 
     /// Everything, at this time. Takes a moment where the catalog is large: not for a thread that others need.
     fn figures(&self, read: Read) -> Vec<Figure> {
-        let mut figures = self.of_servers();
-        figures.extend(self.of_raft(read));
+        let mut figures = match &self.backing {
+            Backing::Server(server) => {
+                let mut figures = self.of_servers(&server.raft);
+                figures.extend(of_raft(&server.raft, read));
+                figures.extend(self.figures.rows(&server.raft.catalog()).figures(&self.identity.datacenter));
+                figures
+            }
+            Backing::Client(client) => of_calls(client.rpc.counters()),
+        };
+        figures.push(version());
         figures.extend(self.figures.written.figures(read));
-        figures.extend(self.figures.rows(&self.raft.catalog()).figures(&self.identity.datacenter));
         figures.extend(self.of_dns(read));
         figures.extend(self.of_checks(read));
         figures.extend(self.of_http(read));
@@ -195,67 +207,22 @@ impl Shared {
         figures
     }
 
-    fn of_servers(&self) -> Vec<Figure> {
-        let is_leader = f64::from(u8::from(self.raft.is_leader()));
+    fn of_servers(&self, raft: &Raft) -> Vec<Figure> {
+        let is_leader = f64::from(u8::from(raft.is_leader()));
         let datacenter = &*self.identity.datacenter;
-        let (version, help) =
-            (COMPATIBLE_VERSION, "The Consul that this agent keeps to, and its own version.");
         vec![
             Figure::gauge("consul.server.isLeader", "1 where this server leads.", is_leader),
             Figure::gauge("consul.autopilot.healthy", "1 where every server is well.", is_leader),
             Figure::gauge(
                 "consul.autopilot.failure_tolerance",
                 "Servers that may fail without an end to writes.",
-                (self.raft.peers().len().saturating_sub(1) / 2) as f64,
+                (raft.peers().len().saturating_sub(1) / 2) as f64,
             ),
-            Figure::gauge(
-                "consul.members.servers",
-                "Servers that are known.",
-                self.raft.peers().len() as f64,
-            )
-            .with("datacenter", datacenter),
+            Figure::gauge("consul.members.servers", "Servers that are known.", raft.peers().len() as f64)
+                .with("datacenter", datacenter),
             Figure::gauge("consul.members.clients", "Client agents that are known.", 0.0)
                 .with("datacenter", datacenter),
-            Figure::gauge("consul.version", help, 1.0)
-                .with("version", version)
-                .with("lictor", env!("CARGO_PKG_VERSION")),
         ]
-    }
-
-    fn of_raft(&self, read: Read) -> Vec<Figure> {
-        let (stats, counters, waiters) = (self.raft.stats(), self.raft.counters(), self.raft.waiters());
-        let commands = read(&counters.entry_commands);
-        let mut figures = vec![
-            Figure::count("consul.raft.apply", "Commands that were committed.", commands.sum as u64),
-            Figure::time(
-                "consul.raft.commitTime",
-                "From giving an entry to the log to having it applied, in ms.",
-                read(&counters.commit),
-            ),
-            Figure::gauge("consul.raft.peers", "Servers with a voice.", self.raft.peers().len() as f64),
-            Figure::gauge("consul.raft.last_index", "The newest entry of the log.", stats.last.0 as f64),
-            Figure::gauge(
-                "consul.raft.applied_index",
-                "The newest that is applied.",
-                stats.applied_index as f64,
-            ),
-            Figure::measured("lictor.raft.entry_commands", "Commands in each entry of the log.", commands),
-            Figure::time(
-                "lictor.raft.sync",
-                "What the disk took for each transaction of the log, its sync included, in ms.",
-                read(&counters.sync),
-            ),
-            Figure::gauge("lictor.raft.log_bytes", "What the log holds.", stats.log_bytes as f64),
-            Figure::count("lictor.raft.snapshots", "Snapshots that were taken.", counters.snapshots.get()),
-            Figure::gauge("lictor.watch.waiting", "Who waits for a change.", waiters.waiting() as f64),
-            Figure::count("lictor.watch.woken", "How often someone was woken by one.", waiters.woken()),
-        ];
-        for error in ProposeError::ALL {
-            let help = "Writes that were refused, or whose outcome is not known, by the reason.";
-            let refused = counters.refused(error).get();
-            figures.push(Figure::count("lictor.raft.refused", help, refused).with("reason", error.word()));
-        }
-        figures
     }
 
     fn of_dns(&self, read: Read) -> Vec<Figure> {
@@ -357,6 +324,52 @@ impl Shared {
         // Nothing in there panics; were it to, there would be no figures and no other harm.
         tokio::task::spawn_blocking(move || shared.figures(read)).await.unwrap_or_default()
     }
+}
+
+fn of_raft(raft: &Raft, read: Read) -> Vec<Figure> {
+    let (stats, counters, waiters) = (raft.stats(), raft.counters(), raft.waiters());
+    let commands = read(&counters.entry_commands);
+    let mut figures = vec![
+        Figure::count("consul.raft.apply", "Commands that were committed.", commands.sum as u64),
+        Figure::time(
+            "consul.raft.commitTime",
+            "From giving an entry to the log to having it applied, in ms.",
+            read(&counters.commit),
+        ),
+        Figure::gauge("consul.raft.peers", "Servers with a voice.", raft.peers().len() as f64),
+        Figure::gauge("consul.raft.last_index", "The newest entry of the log.", stats.last.0 as f64),
+        Figure::gauge("consul.raft.applied_index", "The newest that is applied.", stats.applied_index as f64),
+        Figure::measured("lictor.raft.entry_commands", "Commands in each entry of the log.", commands),
+        Figure::time(
+            "lictor.raft.sync",
+            "What the disk took for each transaction of the log, its sync included, in ms.",
+            read(&counters.sync),
+        ),
+        Figure::gauge("lictor.raft.log_bytes", "What the log holds.", stats.log_bytes as f64),
+        Figure::count("lictor.raft.snapshots", "Snapshots that were taken.", counters.snapshots.get()),
+        Figure::gauge("lictor.watch.waiting", "Who waits for a change.", waiters.waiting() as f64),
+        Figure::count("lictor.watch.woken", "How often someone was woken by one.", waiters.woken()),
+    ];
+    for error in ProposeError::ALL {
+        let help = "Writes that were refused, or whose outcome is not known, by the reason.";
+        let refused = counters.refused(error).get();
+        figures.push(Figure::count("lictor.raft.refused", help, refused).with("reason", error.word()));
+    }
+    figures
+}
+
+fn of_calls(counters: &rpc::Counters) -> Vec<Figure> {
+    vec![
+        Figure::count("consul.client.rpc", "Calls to servers.", counters.calls.get()),
+        Figure::count("consul.client.rpc.failed", "Calls that came to nothing.", counters.failed.get()),
+    ]
+}
+
+fn version() -> Figure {
+    let help = "The Consul that this agent keeps to, and its own version.";
+    Figure::gauge("consul.version", help, 1.0)
+        .with("version", COMPATIBLE_VERSION)
+        .with("lictor", env!("CARGO_PKG_VERSION"))
 }
 
 /// Intervals as they end, a line of JSON each.

@@ -4,18 +4,24 @@
 //! ```text
 //! files, HTTP ─> Local <─told─ checks          Local + catalog ─sync─> commands ─> raft ─> catalog ─> DNS, HTTP
 //! ```
+//!
+//! An agent that is no server has no `raft`: its commands and what it is asked go to a server by `rpc`.
 
 mod activation;
 mod api;
 mod archive;
+mod backing;
 mod change;
 mod data_dir;
 mod events;
 mod figures;
+mod forward;
 mod host;
 mod keep;
 mod local;
+mod mirror;
 pub mod port;
+mod serve;
 mod shared;
 mod stats;
 mod sync;
@@ -24,14 +30,14 @@ mod zones;
 
 use std::{
     mem::take,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,11 +46,10 @@ use uuid::Uuid;
 use crate::{
     catalog::Text,
     check::{self, Definition, Runner, ServiceDefinition},
-    dns, gossip, http,
-    raft::{self, Raft},
-    server,
+    dns, gossip, http, raft, rpc, server,
     telemetry::{self, Telemetry, send_statsd},
 };
+use backing::{Backing, Stoppable};
 use events::Events;
 use keep::Store;
 use shared::{Shared, State, Timing};
@@ -118,10 +123,37 @@ pub struct Settings {
     pub keeping: Keeping,
     /// When a server does not believe that members are gone.
     pub mass_failure: server::MassFailure,
+    /// Whether this agent is a server; else it asks those among the members.
+    pub server: bool,
+    pub members: watch::Receiver<gossip::Members>,
+    pub calls: Calls,
     /// But for the filter, which is reloadable.
     pub telemetry: telemetry::Settings,
     /// Hands out what this process logs.
     pub monitor: telemetry::Monitor,
+}
+
+/// How agents ask servers, and how a server is asked.
+#[derive(Clone, Debug)]
+pub struct Calls {
+    /// Where this agent is reached, or whence it calls; any of its addresses where that is unspecified.
+    pub bind: IpAddr,
+    pub limits: rpc::Limits,
+    /// For so long it is worth trying again where nobody leads.
+    pub hold: Duration,
+    /// For a call that waits for nothing.
+    pub patience: Duration,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Calls {
+            bind: Ipv4Addr::UNSPECIFIED.into(),
+            limits: rpc::Limits::default(),
+            hold: Duration::from_secs(7),
+            patience: Duration::from_secs(60),
+        }
+    }
 }
 
 /// What an agent keeps, and where.
@@ -146,16 +178,10 @@ pub struct Agent {
     tasks: JoinSet<()>,
     /// The thread that writes what is to be kept.
     kept: Option<tokio::task::JoinHandle<()>>,
-    raft: Stoppable<tokio::task::JoinHandle<()>>,
+    backing: Stoppable,
     services: CancellationToken,
     /// Given back when everything has ended.
     _data_dir: Option<DataDir>,
-}
-
-/// A part that is stopped by itself, in its turn.
-struct Stoppable<T> {
-    running: T,
-    stop: CancellationToken,
 }
 
 /// Results of checks that wait to be taken up.
@@ -182,6 +208,9 @@ impl Agent {
             activation,
             keeping,
             mass_failure,
+            server: serves,
+            members,
+            calls,
             telemetry,
             monitor,
         } = settings;
@@ -201,28 +230,38 @@ impl Agent {
         let http_server = http::Server::bind_beside(&http_addrs, activation.http)
             .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.addr)))?;
         let http_server = http_server.beside_unix(&http_sockets).map_err(|error| error.to_string())?;
-        let raft_stop = CancellationToken::new();
-        let folder = data_dir.as_ref().filter(|_| keeping.state).map(|data_dir| data_dir.path().join("raft"));
-        let raft_settings = raft::Settings {
-            address: (identity.advertise, identity.server_port).into(),
-            log_bytes_max: LOG_BYTES_MAX[usize::from(folder.is_none())],
-            folder,
-            may_begin: keeping.may_begin,
-            free_bytes_min: keeping.free_bytes_min,
+        let rpc_address = (calls.bind, identity.server_port).into();
+        let rpc_server = serves
+            .then(|| rpc::Server::bind(rpc_address))
+            .transpose()
+            .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.address)))?;
+        let (backing, stoppable) = if serves {
+            let folder =
+                data_dir.as_ref().filter(|_| keeping.state).map(|data_dir| data_dir.path().join("raft"));
+            let settings = raft::Settings {
+                address: (identity.advertise, identity.server_port).into(),
+                log_bytes_max: LOG_BYTES_MAX[usize::from(folder.is_none())],
+                folder,
+                may_begin: keeping.may_begin,
+                free_bytes_min: keeping.free_bytes_min,
+            };
+            let suspicion = server::Suspicion { multiplier: 4, probe_interval: Duration::from_secs(1) };
+            let membership = server::Membership::new(identity.as_server(), mass_failure, suspicion);
+            Backing::server_of(settings, membership).await?
+        } else {
+            let settings = rpc::Settings { from: calls.bind, hold: calls.hold, patience: calls.patience };
+            Backing::client_of(settings, &identity.node_name)
         };
-        let (raft, raft_task) = Raft::open(raft_settings, raft_stop.clone()).await?;
         let (told, tells) = mpsc::channel(TOLD_MAX);
         let mut local = Local::default();
         local.reload(take(&mut reloadable.services), take(&mut reloadable.checks));
         let data = data_dir.as_ref().map(DataDir::path);
         let store = data.map(|path| Store::open(path, &mut local)).transpose()?;
         let (keeper, queue) = keep::keeper();
-        let runner = Runner::new(checks, told, identity.node_name.clone(), Arc::new(raft.clone()));
+        let runner = Runner::new(checks, told, identity.node_name.clone(), backing.followed());
         let figures = Telemetry::new(&telemetry, &identity.node_name);
         let (of_checks, of_http) = (runner.counters().clone(), http_server.counters().clone());
         let figures = figures::Figures::new(figures, of_checks, of_http, monitor);
-        let own = identity.as_server();
-        let suspicion = server::Suspicion { multiplier: 4, probe_interval: Duration::from_secs(1) };
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
@@ -237,24 +276,25 @@ impl Agent {
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
-            coordinates: server::CoordinateUpdates::default(),
-            archiving: archive::Archiving::default(),
-            led_since: OnceLock::new(),
             figures,
             identity,
-            raft,
-            endings: server::Endings::default(),
-            membership: server::Membership::new(own, mass_failure, suspicion),
+            backing,
+            members,
+            server_came: watch::channel(0).0,
             reread,
         });
         shared.zones.read(&shared.dns);
         let services = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (catalog, fresh) = match shared.backing.server() {
+            Some(server) => (server.raft.published().clone(), server.raft.fresh().clone()),
+            None => Default::default(),
+        };
         let published = dns::Published {
-            catalog: shared.raft.published().clone(),
+            catalog,
             settings: shared.dns.clone(),
             zones: shared.zones.published.clone(),
-            fresh: shared.raft.fresh().clone(),
+            fresh,
             counters: shared.figures.dns.clone(),
         };
         let stop = services.clone();
@@ -263,32 +303,27 @@ impl Agent {
                 tracing::error!(%error, "DNS ended");
             }
         });
-        shared.raft.lead().await?;
-        server::give_up(&shared.raft).await;
-        let since = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
-        shared.led_since.get_or_init(|| since.into());
-        let (ready, is_ready) = oneshot::channel();
-        let members = watch::channel(gossip::Members::new()).1;
-        let (membership, raft) = (shared.membership.clone(), shared.raft.clone());
-        tasks.spawn(membership.run(raft, members, ready, services.clone()));
-        let (ending, raft, stop) = (shared.endings.clone(), shared.raft.clone(), services.clone());
-        tasks.spawn(async move { ending.run(raft, stop).await });
-        let started = tokio::time::timeout(STOP_LIMIT, is_ready).await;
-        started
-            .map_err(|_| "this server's own rows were not written in time".to_string())?
-            .map_err(|error| error.to_string())?;
+        shared.back(&mut tasks, &services).await?;
         shared.apply(reloadable);
         shared.follow(&mut shared.state());
         let kept = store.map(|store| shared.keep(store, queue));
         tasks.spawn(syncing::listen(shared.clone(), tells, services.clone()));
         tasks.spawn(syncing::keep_in_sync(shared.clone(), services.clone()));
         tasks.spawn(zones::watch(shared.clone(), services.clone()));
-        let (told, stop) = (shared.clone(), services.clone());
-        tasks.spawn(async move { told.coordinates.run(&told.raft, stop).await });
         tasks.spawn(figures::keep(shared.clone(), services.clone()));
         if let Some(address) = telemetry.statsd {
             let intervals = shared.figures.telemetry.follow();
             tasks.spawn(send_statsd(address, intervals, services.clone()));
+        }
+        if let Some(rpc_server) = rpc_server {
+            let desk = http_server.desk(shared.clone(), shared.http.clone(), services.clone());
+            let served = Arc::new(serve::Served::new(shared.clone(), desk));
+            let (limits, stop) = (Arc::new(ArcSwap::from_pointee(calls.limits)), services.clone());
+            tasks.spawn(async move {
+                if let Err(error) = rpc_server.run(served, limits, stop).await {
+                    tracing::error!(%error, "other agents are not answered any more");
+                }
+            });
         }
         let (api, settings, stop) = (shared.clone(), shared.http.clone(), services.clone());
         tasks.spawn(async move {
@@ -296,8 +331,7 @@ impl Agent {
                 tracing::error!(%error, "HTTP ended");
             }
         });
-        let raft = Stoppable { running: raft_task, stop: raft_stop };
-        Ok(Agent { shared, tasks, kept, raft, services, _data_dir: data_dir })
+        Ok(Agent { shared, tasks, kept, backing: stoppable, services, _data_dir: data_dir })
     }
 
     /// Reads the configuration again. With any fault nothing changes.
@@ -327,7 +361,7 @@ impl Agent {
                 self.kept = None;
                 Some(ended)
             }
-            reason = self.shared.raft.failed() => {
+            reason = self.shared.backing.failed() => {
                 tracing::error!(reason, "agreement has failed: this agent ends, and goes on from what is safe at its next start");
                 return;
             }
@@ -347,15 +381,22 @@ impl Agent {
         if tokio::time::timeout(STOP_LIMIT, all).await.is_err() {
             tracing::warn!("some parts of the agent did not stop in time");
         }
-        self.shared.archiving.tasks.close();
+        let archives = self.shared.backing.server().map(|server| &server.archiving.tasks);
+        archives.inspect(|tasks| {
+            tasks.close();
+        });
         let stopped = self.shared.state().runner.stop();
         stopped.await;
         self.shared.stop_keeping(self.kept).await;
-        self.raft.stop.cancel();
-        if tokio::time::timeout(STOP_LIMIT, self.raft.running).await.is_err() {
-            tracing::warn!("agreement did not stop in time");
+        if tokio::time::timeout(STOP_LIMIT, self.backing.stop()).await.is_err() {
+            tracing::warn!("agreement, or calls to servers, did not stop in time");
         }
-        if tokio::time::timeout(STOP_LIMIT, self.shared.archiving.tasks.wait()).await.is_err() {
+        let archived = async {
+            if let Some(tasks) = archives {
+                tasks.wait().await;
+            }
+        };
+        if tokio::time::timeout(STOP_LIMIT, archived).await.is_err() {
             tracing::warn!("a snapshot was still written or read");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -11,23 +11,21 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    COMPATIBLE_VERSION, Identity, Local, Reloadable, Reread, archive, events::Events, figures, keep::Keeper,
-    zones,
+    COMPATIBLE_VERSION, Identity, Local, Reloadable, Reread, backing::Backing, events::Events, figures,
+    keep::Keeper, zones,
 };
 use crate::{
     catalog::{Map, Node, Text},
     check::Runner,
-    dns, http,
-    raft::Raft,
-    server,
+    dns,
+    gossip::Members,
+    http,
 };
 
 /// What the parts of an agent share.
 pub struct Shared {
     pub(super) identity: Identity,
-    pub(super) raft: Raft,
-    pub(super) endings: server::Endings,
-    pub(super) membership: server::Membership,
+    pub(super) backing: Backing,
     pub(super) state: Mutex<State>,
     /// Where there is a data directory.
     pub(super) keeper: Option<Keeper>,
@@ -46,11 +44,10 @@ pub struct Shared {
     pub(super) http: Arc<ArcSwap<http::Settings>>,
     pub(super) node_meta: ArcSwap<Map<Text>>,
     pub(super) timing: ArcSwap<Timing>,
-    /// What nodes say of where they are.
-    pub(super) coordinates: server::CoordinateUpdates,
-    pub(super) archiving: archive::Archiving,
-    /// Since when this server leads, as RFC 3339 has it.
-    pub(super) led_since: OnceLock<Text>,
+    /// Whom gossip knows.
+    pub(super) members: watch::Receiver<Members>,
+    /// Rises when a server came, or another one leads: then all compare what they have.
+    pub(super) server_came: watch::Sender<u64>,
     pub(super) figures: figures::Figures,
     pub(super) reread: Reread,
 }

@@ -1,8 +1,13 @@
 //! Figures of this agent under the names that `info` prints (`config-cli.md` §5.1). What a datacenter of one server cannot
 //! have is 0; nothing is made up.
 
-use super::{COMPATIBLE_VERSION, Shared};
-use crate::{catalog::Text, check::Kind, http::Agent, raft::ProposeError};
+use super::{COMPATIBLE_VERSION, Shared, backing::Backing};
+use crate::{
+    catalog::Text,
+    check::Kind,
+    http::Agent,
+    raft::{ProposeError, Raft},
+};
 
 /// Figures by section.
 type Figures = Vec<(Text, Vec<(Text, Text)>)>;
@@ -21,12 +26,29 @@ impl Shared {
                     ("lictor", env!("CARGO_PKG_VERSION").into()),
                 ],
             ),
-            section("consul", self.server_figures()),
-            section("raft", self.raft_figures()),
-            section("runtime", runtime_figures()),
-            section("serf_lan", self.pool_figures()),
         ];
-        figures.extend(self.identity.serf_wan_port.map(|_| section("serf_wan", self.pool_figures())));
+        match &self.backing {
+            Backing::Server(server) => {
+                figures.push(section("consul", self.server_figures(&server.raft)));
+                figures.push(section("raft", self.raft_figures(&server.raft)));
+            }
+            Backing::Client(client) => figures.push(section(
+                "consul",
+                [
+                    ("acl", "disabled".into()),
+                    ("known_servers", client.rpc.servers().to_string()),
+                    ("server", "false".into()),
+                ],
+            )),
+        }
+        figures.push(section("runtime", runtime_figures()));
+        figures.push(section("serf_lan", self.pool_figures()));
+        figures.extend(
+            self.identity
+                .serf_wan_port
+                .filter(|_| self.backing.server().is_some())
+                .map(|_| section("serf_wan", self.pool_figures())),
+        );
         figures
     }
 
@@ -45,36 +67,36 @@ impl Shared {
         ]
     }
 
-    fn server_figures(&self) -> [(&'static str, String); 6] {
+    fn server_figures(&self, raft: &Raft) -> [(&'static str, String); 6] {
         let leader = self.leader();
         [
             ("acl", "disabled".into()),
             ("bootstrap", "true".into()),
             ("known_datacenters", "1".into()),
-            ("leader", self.raft.is_leader().to_string()),
+            ("leader", raft.is_leader().to_string()),
             ("leader_addr", leader.map(|leader| leader.to_string()).unwrap_or_default()),
             ("server", "true".into()),
         ]
     }
 
-    fn raft_figures(&self) -> Vec<(&'static str, String)> {
-        let raft = self.raft.stats();
-        let refused = self.raft.counters().refused(ProposeError::DiskFull).get();
+    fn raft_figures(&self, raft: &Raft) -> Vec<(&'static str, String)> {
+        let stats = raft.stats();
+        let refused = raft.counters().refused(ProposeError::DiskFull).get();
         let voter = format!("{{Suffrage:Voter ID:{} Address:", self.identity.node_id);
-        let voters = self.raft.peers().iter().map(|peer| format!("{voter}{peer}}}")).collect::<Vec<_>>();
+        let voters = raft.peers().iter().map(|peer| format!("{voter}{peer}}}")).collect::<Vec<_>>();
         vec![
-            ("applied_index", raft.applied_index.to_string()),
+            ("applied_index", stats.applied_index.to_string()),
             // A lone voter applies what it has agreed on at once.
-            ("commit_index", raft.applied_index.to_string()),
+            ("commit_index", stats.applied_index.to_string()),
             ("fsm_pending", "0".into()),
             ("last_contact", "0".into()),
-            ("last_log_index", raft.last.0.to_string()),
-            ("last_log_term", raft.last.1.to_string()),
-            ("last_snapshot_index", raft.snapshot.0.to_string()),
-            ("last_snapshot_term", raft.snapshot.1.to_string()),
+            ("last_log_index", stats.last.0.to_string()),
+            ("last_log_term", stats.last.1.to_string()),
+            ("last_snapshot_index", stats.snapshot.0.to_string()),
+            ("last_snapshot_term", stats.snapshot.1.to_string()),
             ("latest_configuration", format!("[{}]", voters.join(" "))),
             ("latest_configuration_index", "0".into()),
-            ("log_bytes", raft.log_bytes.to_string()),
+            ("log_bytes", stats.log_bytes.to_string()),
             ("num_peers", (voters.len().saturating_sub(1)).to_string()),
             ("protocol_version", "3".into()),
             ("protocol_version_max", "3".into()),
@@ -82,8 +104,8 @@ impl Shared {
             ("refused_for_space", refused.to_string()),
             ("snapshot_version_max", "1".into()),
             ("snapshot_version_min", "1".into()),
-            ("state", if self.raft.is_leader() { "Leader" } else { "Follower" }.into()),
-            ("term", raft.term.to_string()),
+            ("state", if raft.is_leader() { "Leader" } else { "Follower" }.into()),
+            ("term", stats.term.to_string()),
         ]
     }
 

@@ -85,10 +85,16 @@ impl Schedule {
         self.due
     }
 
-    /// A comparison ended. `random` is from 0 to 1, and spreads agents that started together.
-    pub fn done(&mut self, succeeded: bool, now: Instant, random: f64) {
+    /// A comparison ended. `random` is from 0 to 1, and spreads agents that started together, in a large datacenter over
+    /// `scale` times as long.
+    pub fn done(&mut self, succeeded: bool, now: Instant, random: f64, scale: u32) {
         let base = if succeeded { Self::PERIOD } else { Self::RETRY };
-        self.due = now + base + base.mul_f64(random.clamp(0.0, 1.0));
+        self.due = now + base + (base * scale).mul_f64(random.clamp(0.0, 1.0));
+    }
+
+    /// Then at the latest.
+    pub fn by(&mut self, then: Instant) {
+        self.due = self.due.min(then);
     }
 }
 
@@ -390,11 +396,20 @@ mod tests {
         let world = World::new();
         let mut schedule = Schedule::new(world.now);
         assert_eq!(schedule.due(), world.now);
-        for (succeeded, random, secs) in
-            [(true, 0.0, 60), (true, 1.0, 120), (false, 0.0, 15), (false, 1.0, 30)]
-        {
-            schedule.done(succeeded, world.now, random);
+        for (succeeded, random, scale, secs) in [
+            (true, 0.0, 1, 60),
+            (true, 1.0, 1, 120),
+            (true, 0.5, 4, 180),
+            (false, 0.0, 1, 15),
+            (false, 1.0, 1, 30),
+            (false, 1.0, 3, 60),
+        ] {
+            schedule.done(succeeded, world.now, random, scale);
             assert_eq!(schedule.due(), world.now + Duration::from_secs(secs));
         }
+        schedule.by(world.now + Duration::from_secs(99));
+        assert_eq!(schedule.due(), world.now + Duration::from_secs(60), "it is due before that");
+        schedule.by(world.now);
+        assert_eq!(schedule.due(), world.now);
     }
 }

@@ -7,14 +7,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Change, now,
+    Change,
+    backing::{scale, stagger},
+    now,
     shared::Shared,
     sync::{self, Scope},
 };
 use crate::{
-    catalog::{Subscribe, Topic, fold},
+    catalog::{Topic, fold},
     check::Told,
-    raft::ProposeError,
 };
 
 /// Services that are critical for too long are looked for this often.
@@ -41,16 +42,33 @@ impl Shared {
     }
 
     /// Compares with the catalog, and proposes what differs. `false` where something was not written.
-    pub(super) async fn sync(&self, scope: Scope) -> bool {
-        let catalog = self.raft.catalog();
+    ///
+    /// An agent that is no server compares with what it last heard, which it first has confirmed where everything is to be
+    /// compared; nothing comes over the wire where that still holds. What it tells it takes for heard: what did not
+    /// arrive shows when it has that confirmed again.
+    pub(super) async fn sync(&self, mut scope: Scope) -> bool {
+        let (client, mut written, mut goes_on) = (self.backing.client(), true, true);
+        if let (Scope::Everything, Some(client)) = (scope, client)
+            && let Err(error) = client.mirror.refresh(&self.identity.node_name, Duration::ZERO).await
+        {
+            tracing::warn!(%error, "failed to sync: servers do not say what they know of this node");
+            (scope, written, goes_on) = (Scope::Touched, false, false);
+        }
+        let catalog = self.backing.catalog();
         let commands = {
             let mut state = self.state();
             let home = catalog.node(&fold(&self.identity.node_name));
             sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
         };
-        let mut written = true;
         for command in commands {
             self.figures.told.add(1);
+            if let Some(client) = client {
+                client.mirror.apply(command.clone());
+            }
+            if !goes_on {
+                self.figures.not_told.add(1);
+                continue;
+            }
             let reply = self.propose(command).await;
             self.figures.not_told.add((!matches!(reply, Ok(Ok(_)))).into());
             match reply {
@@ -59,10 +77,10 @@ impl Shared {
                     tracing::error!(%refusal, "the catalog refuses what this agent registers");
                     written = false;
                 }
-                Err(ProposeError::Stopped) => return false,
-                Err(error) => {
-                    tracing::warn!(%error, "failed to sync");
-                    written = false;
+                Err(unwritten) if unwritten.is_end() => return false,
+                Err(unwritten) => {
+                    tracing::warn!(error = %unwritten, "failed to sync");
+                    (written, goes_on) = (false, !unwritten.is_of_all());
                 }
             }
         }
@@ -95,7 +113,8 @@ pub async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: 
 pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     let mut schedule = sync::Schedule::new(now());
     let mut changed = shared.changed.subscribe();
-    let mut replaced = shared.raft.subscribe(vec![Topic::Everything]);
+    let mut replaced = shared.backing.subscribe(vec![Topic::Everything]);
+    let mut server_came = shared.server_came.subscribe();
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
         tokio::select! {
@@ -103,9 +122,15 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
             // The sender lives as long as `shared` does.
             _ = changed.changed() => {}
             () = tokio::time::sleep_until(due.into()) => {}
+            // The sender lives as long as `shared` does.
+            _ = server_came.changed() => {
+                let late = stagger(shared.members.borrow().len()).mul_f64(fastrand::f64());
+                schedule.by(now() + late);
+                continue;
+            }
             // What this agent has may not be in it.
             _ = &mut replaced => {
-                replaced = shared.raft.subscribe(vec![Topic::Everything]);
+                replaced = shared.backing.subscribe(vec![Topic::Everything]);
                 schedule = sync::Schedule::new(now());
             }
         };
@@ -113,7 +138,8 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
         let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
         let written = shared.sync(scope).await;
         if scope == Scope::Everything || !written {
-            schedule.done(written, now(), fastrand::f64());
+            let scale = scale(shared.members.borrow().len());
+            schedule.done(written, now(), fastrand::f64(), scale);
         }
         shared.told.send_replace(upto);
     }

@@ -100,6 +100,9 @@ async fn live(
             free_bytes_min: config.free_bytes_min,
         },
         mass_failure: config.mass_failure,
+        server: config.server,
+        members: tokio::sync::watch::channel(Default::default()).1,
+        calls: config.calls.clone(),
         telemetry: config.telemetry.clone(),
         monitor,
     };

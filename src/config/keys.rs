@@ -91,7 +91,6 @@ const UNUSED: Keys = &[
     ("non_voting_server", Bool),
     ("partition", TEXT),
     ("peering", Block(&[("enabled", Bool), ("test_allow_peer_registrations", Bool)])),
-    ("performance", Block(PERFORMANCE)),
     ("primary_gateways", Texts),
     ("primary_gateways_interval", SPAN),
     ("protocol", Int),
@@ -181,23 +180,17 @@ const GOSSIP: Keys = &[
     ("suspicion_mult", Int),
 ];
 
-const PERFORMANCE: Keys = &[
+/// Inside `performance`, beside the key that counts.
+pub const PERFORMANCE: UnusedBlock = UnusedBlock(&[
     ("grpc_keepalive_interval", SPAN),
     ("grpc_keepalive_timeout", SPAN),
     ("leave_drain_time", SPAN),
     ("raft_multiplier", Between(1, 10)),
-    ("rpc_hold_timeout", SPAN),
-];
+]);
 
 /// Inside `limits`, beside the keys that count.
-pub const LIMITS: UnusedBlock = UnusedBlock(&[
-    ("https_handshake_timeout", SPAN),
-    ("rpc_client_timeout", SPAN),
-    ("rpc_handshake_timeout", SPAN),
-    ("rpc_max_burst", Int),
-    ("rpc_max_conns_per_client", Int),
-    ("rpc_rate", Float),
-]);
+pub const LIMITS: UnusedBlock =
+    UnusedBlock(&[("https_handshake_timeout", SPAN), ("rpc_max_burst", Int), ("rpc_rate", Float)]);
 
 /// Inside `dns_config`, beside the keys that count.
 pub const DNS_CONFIG: UnusedBlock = UnusedBlock(&[

@@ -12,7 +12,7 @@ use nix::unistd::{Group, User};
 use uuid::Uuid;
 
 use super::{
-    addresses,
+    addresses, calls,
     definitions::without_places,
     encryption::{self, Encrypted},
     keys,
@@ -21,7 +21,7 @@ use super::{
     sources::reason,
     tree::{Kind, Member, Place},
 };
-use crate::{catalog::check_meta, check::Span, dns, http, server::MassFailure, telemetry};
+use crate::{agent::Calls, catalog::check_meta, check::Span, dns, http, server::MassFailure, telemetry};
 
 /// What one tree says.
 #[derive(Default)]
@@ -35,6 +35,7 @@ pub struct Layer {
     pub server: Option<bool>,
     pub data_dir: Option<(String, Place)>,
     pub bind: Option<IpAddr>,
+    pub calls: Calls,
     pub advertise: Option<IpAddr>,
     pub advertise_wan: Option<IpAddr>,
     pub client: Option<Vec<IpAddr>>,
@@ -87,7 +88,9 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     layer.pid_file = top.text("pid_file", findings);
     layer.recursors = recursors::read(&mut top, findings);
     read_dns_config(&mut top, &mut layer.dns, ignored, findings);
-    read_http(&mut top, &mut layer.http, ignored, findings);
+    read_http(&mut top, &mut layer.http, findings);
+    read_limits(&mut top, &mut layer, ignored, findings);
+    calls::read_performance(&mut top, &mut layer.calls, ignored, findings);
     layer.unix_sockets = read_unix_sockets(&mut top, findings);
     layer.encryption = encryption::read(&mut top, findings);
     layer.telemetry = super::telemetry::read(&mut top, ignored, findings);
@@ -343,7 +346,7 @@ fn read_asking(block: &mut Fields, recursion: &mut dns::Recursion, findings: &mu
     };
 }
 
-fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], findings: &mut Findings) {
+fn read_http(top: &mut Fields, http: &mut http::Settings, findings: &mut Findings) {
     for (key, setting) in [
         ("default_query_time", &mut http.query_wait),
         ("max_query_time", &mut http.query_wait_max),
@@ -375,6 +378,10 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
         http.use_cache = block.bool("use_cache", findings).unwrap_or(http.use_cache);
         block.finish(findings);
     }
+}
+
+fn read_limits(top: &mut Fields, layer: &mut Layer, ignored: &[String], findings: &mut Findings) {
+    let http = &mut layer.http;
     if let Some(mut block) = top.block("limits", findings) {
         let most = block.count("http_max_conns_per_client", i64::from(u32::MAX), findings);
         if let Some(most) = most.and_then(|most| usize::try_from(most).ok()) {
@@ -388,6 +395,7 @@ fn read_http(top: &mut Fields, http: &mut http::Settings, ignored: &[String], fi
             *setting = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(*setting);
         }
         read_rates(&mut block, &mut http.rates, findings);
+        calls::read_limits(&mut block, &mut layer.calls, findings);
         keys::LIMITS.take(&mut block, ignored, findings);
         block.finish(findings);
     }
@@ -561,6 +569,6 @@ fn read_zones(block: &mut Fields, dns: &mut dns::Settings, findings: &mut Findin
 }
 
 /// A negative one counts as none.
-fn duration(span: &Span) -> Duration {
+pub fn duration(span: &Span) -> Duration {
     Duration::from_nanos(u64::try_from(span.nanos).unwrap_or(0))
 }

@@ -17,6 +17,7 @@ use super::{
     tree::Place,
 };
 use crate::{
+    agent::Calls,
     check::{Definition, ServiceDefinition},
     dns, http,
 };
@@ -150,6 +151,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         mass_failure: layer.mass_failure,
         data_dir,
         encryption,
+        calls: Calls { bind, ..layer.calls },
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),
         server_port: layer.server_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8300),

@@ -2,6 +2,7 @@
 //! of each room and where every value stood; starts nothing.
 
 mod addresses;
+mod calls;
 mod definitions;
 mod encryption;
 mod flags;
@@ -28,6 +29,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
+    agent::Calls,
     check::{Definition, ServiceDefinition},
     dns, gossip, http,
     server::MassFailure,
@@ -60,6 +62,8 @@ pub struct Config {
     /// Nothing is written while fewer bytes are free on its disk.
     pub free_bytes_min: u64,
     pub mass_failure: MassFailure,
+    /// Where this agent listens for others, and how they ask each other.
+    pub calls: Calls,
     /// Where agents reach this one.
     pub advertise: IpAddr,
     pub advertise_wan: IpAddr,
@@ -132,6 +136,7 @@ impl Config {
             ("lictor.mass_failure_guard", self.mass_failure != other.mass_failure),
             ("bootstrap", self.may_begin != other.may_begin),
             ("bootstrap_expect", self.bootstrap_expect != other.bootstrap_expect),
+            ("bind_addr", self.calls.bind != other.calls.bind),
             ("advertise_addr", self.advertise != other.advertise),
             ("advertise_addr_wan", self.advertise_wan != other.advertise_wan),
             ("domain", self.dns.domain != other.dns.domain),

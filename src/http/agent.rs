@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 use uuid::Uuid;
 
+use super::onward::Elsewhere;
 use crate::{
     catalog::{Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Text},
     check::{Definition, ServiceDefinition},
@@ -23,6 +24,9 @@ pub trait Agent: Subscribe {
 
     /// The name of this agent's node.
     fn node(&self) -> &Text;
+
+    /// Who answers what is of the datacenter, where this agent cannot.
+    fn elsewhere(&self) -> Option<Arc<dyn Elsewhere>>;
 
     /// Puts a command to the log, and gives what applying it came to.
     fn propose(&self, command: Command) -> Pending<'_, Result<Reply, Failure>>;

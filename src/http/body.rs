@@ -1,12 +1,61 @@
-//! A request's body, gathered into one piece. It holds no more than its bytes, in however many pieces it came.
+//! A request's body: as it arrives, over a connection of ours or handed over by another agent; and gathered into one piece,
+//! which holds no more than its bytes, in however many pieces it came.
 
-use std::pin::pin;
+use std::{
+    error::Error,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
-use hyper::{Request, StatusCode, body::Frame, header::CONTENT_LENGTH};
+use hyper::{
+    Request, StatusCode,
+    body::{Body, Frame, Incoming, SizeHint},
+    header::CONTENT_LENGTH,
+};
+use tokio_stream::Stream;
 
 use super::reply::Fault;
+
+/// Pieces of a body, as another agent hands them over.
+pub type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+pub enum Arriving {
+    Connected(Incoming),
+    HandedOver(Pieces),
+}
+
+type AnyError = Box<dyn Error + Send + Sync>;
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = AnyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnyError>>> {
+        Poll::Ready(match &mut *self {
+            Arriving::Connected(body) => {
+                let next = ready!(Pin::new(body).poll_frame(cx));
+                next.map(|frame| frame.map_err(AnyError::from))
+            }
+            Arriving::HandedOver(pieces) => {
+                let next = ready!(pieces.as_mut().poll_next(cx));
+                next.map(|piece| piece.map(Frame::data).map_err(AnyError::from))
+            }
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Arriving::Connected(body) => body.size_hint(),
+            Arriving::HandedOver(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// What the refusal of a large body points at.
 const LIMITS_AT: &str = "https://www.consul.io/docs/agent/config/config-files";
@@ -15,7 +64,7 @@ const LIMITS_AT: &str = "https://www.consul.io/docs/agent/config/config-files";
 /// Where it is larger, or breaks off. `see` is what tells of the limit, after [`LIMITS_AT`].
 pub async fn read<B>(request: Request<B>, bytes_max: usize, see: &str) -> Result<Bytes, Fault>
 where
-    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    B: Body<Data = Bytes, Error: Into<AnyError>>,
 {
     let told = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let too_large = |bytes: String| {
@@ -46,12 +95,10 @@ where
 mod tests {
     use std::{
         convert::Infallible,
-        pin::Pin,
         sync::{
             Arc,
             atomic::{AtomicUsize, Ordering::Relaxed},
         },
-        task::{Context, Poll},
     };
 
     use super::*;
@@ -71,7 +118,7 @@ mod tests {
         }
     }
 
-    impl hyper::body::Body for Pieces {
+    impl Body for Pieces {
         type Data = Bytes;
         type Error = Infallible;
 

@@ -1,16 +1,21 @@
 //! One request, as its handler sees it: what followed the path, the parameters that all handlers share, the body.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::{Method, body::Incoming};
+use hyper::Method;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::Agent,
+    body::Arriving,
     filter::{Filter, Shape},
     json::{Malformed, Object},
     query::{Query, parse_flag},
@@ -18,7 +23,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
-    catalog::{Catalog, Instance, Node},
+    catalog::{Catalog, Instance, Node, Text},
     check::parse_duration,
 };
 
@@ -38,7 +43,10 @@ pub struct Call {
     /// The same in bytes, where it is no UTF-8; that is U+FFFD in `rest`.
     pub rest_bytes: Option<Vec<u8>>,
     pub query: Query,
-    /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no address.
+    /// The name of the node whose agent was asked: this one's, unless another handed the request over.
+    pub node: Text,
+    /// Who asks: the first that a proxy says it asks for, or who is connected. `None` where that has no
+    /// address.
     pub source: Option<IpAddr>,
     /// Of the request; empty where it has none.
     pub cache_control: String,
@@ -52,14 +60,23 @@ pub struct Call {
     pub stream: Option<Stream>,
 }
 
-/// A body that is still on its way.
-pub struct Stream(pub Incoming);
+/// A body that is still on its way. Nobody shares it; the lock lets whoever has a call share the rest of that.
+pub struct Stream(Mutex<Arriving>);
 
 impl Stream {
+    pub fn new(body: Arriving) -> Stream {
+        Stream(Mutex::new(body))
+    }
+
+    pub fn into_body(self) -> Arriving {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Hands on what comes, until its end, or until nobody takes it any more. Where a piece takes longer than `wait`, that
     /// is its end.
-    pub async fn bring(mut self, pieces: mpsc::Sender<Bytes>, wait: Duration) {
-        while let Ok(Some(Ok(frame))) = timeout(wait, self.0.frame()).await {
+    pub async fn bring(self, pieces: mpsc::Sender<Bytes>, wait: Duration) {
+        let mut body = self.into_body();
+        while let Ok(Some(Ok(frame))) = timeout(wait, body.frame()).await {
             if let Ok(piece) = frame.into_data()
                 && pieces.send(piece).await.is_err()
             {
@@ -238,7 +255,7 @@ impl Call {
     /// where the asker does.
     pub fn near(&self, catalog: &Catalog) -> Option<String> {
         match self.query.get("near")? {
-            "_agent" => Some(self.api.agent.node().to_string()),
+            "_agent" => Some(self.node.to_string()),
             "_ip" => catalog.node_at(self.source?).map(String::from),
             node => Some(node.into()),
         }

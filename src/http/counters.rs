@@ -59,7 +59,7 @@ impl Refused {
 
 impl Default for Counters {
     fn default() -> Self {
-        let routes = v1::ROUTES.iter().copied().flatten();
+        let routes = v1::routes();
         Counters {
             answers: Default::default(),
             refused: Default::default(),

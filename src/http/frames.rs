@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::agent::Live;
+use super::{agent::Live, body::Pieces};
 
 pub enum Frames {
     One(Bytes),
@@ -24,6 +24,11 @@ pub enum Frames {
     Coming(mpsc::Receiver<io::Result<Bytes>>),
     /// Until somebody leaves.
     Live(Live),
+    /// From another agent; an error ends it as above.
+    Passed {
+        pieces: Pieces,
+        bytes_left: Option<u64>,
+    },
 }
 
 impl From<Vec<Bytes>> for Frames {
@@ -39,7 +44,7 @@ impl Frames {
         match self {
             Frames::One(frame) => frame.to_vec(),
             Frames::Several { frames, .. } => frames.as_slice().concat(),
-            Frames::Coming(_) | Frames::Live(_) => Vec::new(),
+            Frames::Coming(_) | Frames::Live(_) | Frames::Passed { .. } => Vec::new(),
         }
     }
 
@@ -48,6 +53,7 @@ impl Frames {
         match self {
             Frames::One(frame) => Some(frame.len() as u64),
             Frames::Several { bytes_left, .. } => Some(*bytes_left),
+            Frames::Passed { bytes_left, .. } => *bytes_left,
             Frames::Coming(_) | Frames::Live(_) => None,
         }
     }
@@ -66,6 +72,13 @@ impl Body for Frames {
             }
             Frames::Coming(frames) => {
                 let next = ready!(frames.poll_recv(cx));
+                return Poll::Ready(next.map(|frame| frame.map(Frame::data)));
+            }
+            Frames::Passed { pieces, bytes_left } => {
+                let next = ready!(pieces.as_mut().poll_next(cx));
+                if let (Some(Ok(frame)), Some(left)) = (&next, bytes_left) {
+                    *left = left.saturating_sub(frame.len() as u64);
+                }
                 return Poll::Ready(next.map(|frame| frame.map(Frame::data)));
             }
             Frames::Live(live) => ready!(live.0.as_mut().poll(cx)).map(|(frame, rest)| {

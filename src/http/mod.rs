@@ -17,6 +17,7 @@ mod frames;
 mod guard;
 mod json;
 mod list;
+mod onward;
 mod query;
 mod read;
 mod reply;
@@ -27,7 +28,9 @@ mod stream;
 mod v1;
 
 pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus};
+pub use body::Pieces;
 pub use counters::{Counters, Refused};
 pub use filter::pattern;
+pub use onward::{Answer, Desk, Elsewhere, Errand, ErrandBody};
 pub use serve::{BindError, Server, UnixError};
 pub use settings::{Limits, Mode, Rates, Settings, UnixSocket, response_header};

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::{
     agent::{Failure, Live},
+    body::Pieces,
     encode::Json,
     frames::Frames,
     json::Malformed,
@@ -40,6 +41,8 @@ pub enum Body {
     Archive(mpsc::Receiver<io::Result<Bytes>>),
     /// What comes without an end, of this type: sent part by part.
     Live(Live, &'static str),
+    /// Another agent's, whose headers say what it is; its length, where that is known.
+    Passed(Pieces, Option<u64>),
 }
 
 /// Why a request is refused.
@@ -103,7 +106,7 @@ impl Reply {
 
     pub async fn into_response(self, gzip: bool) -> Response<Frames> {
         let kind = match self.body {
-            Body::Empty => None,
+            Body::Empty | Body::Passed(..) => None,
             Body::Json(_) | Body::List(_) => Some("application/json"),
             Body::Text(_) => Some("text/plain; charset=utf-8"),
             Body::Html(_) => Some("text/html; charset=utf-8"),
@@ -140,6 +143,7 @@ impl Body {
             }
             Body::Archive(pieces) => return (Frames::Coming(pieces), false),
             Body::Live(live, _) => return (Frames::Live(live), false),
+            Body::Passed(pieces, bytes_left) => return (Frames::Passed { pieces, bytes_left }, false),
             Body::Json(bytes) | Body::Raw(bytes) => bytes,
             Body::Text(text) | Body::Html(text) => text.into_bytes(),
         };

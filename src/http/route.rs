@@ -11,7 +11,6 @@ use std::{
 use bytes::Bytes;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
-    body::Incoming,
     header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, HOST, HeaderName, HeaderValue, VARY},
 };
 use tokio::{
@@ -21,17 +20,19 @@ use tokio::{
 
 use super::{
     agent::Pending,
-    body,
+    body::{self, Arriving},
     call::{Api, Call, Stream},
     counters::{Counters, Refused},
     encode,
     frames::Frames,
     guard::{self, Ration},
+    onward::Onward,
     query::{self, Query},
     reply::{Body, Fault, Outcome, Reply},
     settings::Limits,
     v1,
 };
+use crate::catalog::Text;
 
 /// A path and what it leads to. One that ends in `/` leads there with whatever follows it.
 pub struct Route {
@@ -64,29 +65,38 @@ pub struct Takes {
     pub as_it_comes: bool,
 }
 
+/// Who asks.
+pub enum Asker {
+    /// Whoever is connected, where that has an address.
+    Connected(Option<IpAddr>),
+    /// The agent of another node, for somebody who asked it.
+    Agent { node: Text, source: Option<IpAddr> },
+}
+
 /// Requests into answers.
 pub struct Router {
     api: Arc<Api>,
     bodies: Semaphore,
-    ration: Ration,
+    ration: Arc<Ration>,
     counters: Arc<Counters>,
 }
 
 impl Router {
-    pub fn new(api: Arc<Api>, counters: Arc<Counters>) -> Router {
+    pub fn new(api: Arc<Api>, counters: Arc<Counters>, ration: Arc<Ration>) -> Router {
         let bodies_max = api.settings.load().limits.bodies_max;
-        Router { bodies: Semaphore::new(bodies_max), ration: Ration::default(), counters, api }
+        Router { bodies: Semaphore::new(bodies_max), ration, counters, api }
     }
 
-    /// `from` is who is connected, where that has an address. The request is taken apart before this returns, and nothing
-    /// of it is held while its answer waits: thousands may wait.
+    /// The request is taken apart before this returns, and nothing of it is held while its answer waits: thousands may
+    /// wait. What goes to another agent has nothing yet of what that one puts on every answer.
     pub fn answer(
         self: &Arc<Self>,
-        request: Request<Incoming>,
-        from: Option<IpAddr>,
+        request: Request<Arriving>,
+        asker: Asker,
     ) -> impl Future<Output = Response<Frames>> + Send + use<> {
         let (gzip, method) = (accepts_gzip(request.headers()), request.method().clone());
-        let (begun, router) = (self.begin(request, from), self.clone());
+        let is_own = matches!(asker, Asker::Connected(_));
+        let (begun, router) = (self.begin(request, asker), self.clone());
         async move {
             let mut reply = match begun {
                 Begun::Answered(reply) => reply,
@@ -94,22 +104,25 @@ impl Router {
                     let start = Instant::now();
                     let done = work.await.unwrap_or_else(Reply::from);
                     router.counters.took(path, &method, start.elapsed());
-                    known_headers(printed(done, pretty))
+                    let reply = printed(done, pretty);
+                    if is_own { known_headers(reply) } else { reply }
                 }
             };
-            reply.headers.extend(router.api.settings.load().response_headers.iter().cloned());
+            if is_own {
+                reply.headers.extend(router.api.settings.load().response_headers.iter().cloned());
+            }
             router.counters.answered(&method, reply.status);
             reply.into_response(gzip).await
         }
     }
 
-    fn begin(self: &Arc<Self>, request: Request<Incoming>, from: Option<IpAddr>) -> Begun {
+    fn begin(self: &Arc<Self>, request: Request<Arriving>, asker: Asker) -> Begun {
         let settings = self.api.settings.load();
         let (route, rest) = match line(&request, settings.any_character) {
             Ok(found) => found,
             Err(reply) => return Begun::Answered(reply),
         };
-        if let Err(fault) = guard::may_ask(&settings, route.path, &rest) {
+        if let (Asker::Connected(_), Err(fault)) = (&asker, guard::may_ask(&settings, route.path, &rest)) {
             return Begun::Answered(known_headers(fault.into()));
         }
         let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
@@ -117,7 +130,7 @@ impl Router {
             return Begun::Answered(known_headers(reply));
         };
         let pretty = settings.pretty || query.has("pretty");
-        match self.call(route, rest, query, request, from) {
+        match self.call(route, rest, query, request, asker) {
             Ok(work) => Begun::Working { path: route.path, work, pretty },
             Err(reply) => Begun::Answered(known_headers(reply)),
         }
@@ -129,8 +142,8 @@ impl Router {
         route: &'static Route,
         rest: String,
         query: Query,
-        request: Request<Incoming>,
-        from: Option<IpAddr>,
+        request: Request<Arriving>,
+        asker: Asker,
     ) -> Result<Pending<'static, Outcome>, Reply> {
         let allow = || format!("OPTIONS,{}", route.methods.join(","));
         if request.method() == Method::OPTIONS {
@@ -146,16 +159,23 @@ impl Router {
             return Err(Reply::from(Fault::new(StatusCode::METHOD_NOT_ALLOWED, text)).with("allow", allow()));
         }
         let is_get = request.method() == Method::GET;
-        self.let_through(route, is_get, from)?;
+        self.let_through(route, is_get, &asker)?;
         route.refuses.check(&query, request.headers())?;
         let headers = request.headers();
+        let (node, source) = match asker {
+            Asker::Connected(from) => (self.api.agent.node().clone(), asked_for(headers).or(from)),
+            Asker::Agent { node, source } => (node, source),
+        };
+        let nested = self.api.settings.load().pretty && !query.has("pretty");
+        let onward = Onward::of(&self.api.agent, route, &request, nested);
         let call = Call {
             api: self.api.clone(),
             method: request.method().clone(),
             rest_bytes: odd_bytes(&rest, route, &request),
             rest,
             query,
-            source: asked_for(headers).or(from),
+            node,
+            source,
             cache_control: text_of(headers, CACHE_CONTROL),
             wants_openmetrics: wants_openmetrics(headers),
             wants_text: wants_text(headers),
@@ -163,12 +183,18 @@ impl Router {
             stream: None,
         };
         Ok(match is_get {
-            true => (route.handler)(call),
-            false => Box::pin(self.clone().with_body(route, call, request)),
+            true => done(route, call, onward),
+            false => Box::pin(self.clone().with_body(route, call, onward, request)),
         })
     }
 
-    async fn with_body(self: Arc<Self>, route: &Route, call: Call, request: Request<Incoming>) -> Outcome {
+    async fn with_body(
+        self: Arc<Self>,
+        route: &Route,
+        call: Call,
+        onward: Option<Onward>,
+        request: Request<Arriving>,
+    ) -> Outcome {
         let (body_wait, bytes_max) = {
             let limits = &self.api.settings.load().limits;
             (limits.body_wait, (route.takes.bytes_max)(limits))
@@ -180,11 +206,11 @@ impl Router {
             return Err(Fault::failed("Too many requests at once, try again later"));
         };
         if route.takes.as_it_comes {
-            let stream = Some(Stream(request.into_body()));
-            return (route.handler)(Call { stream, ..call }).await;
+            let stream = Some(Stream::new(request.into_body()));
+            return done(route, Call { stream, ..call }, onward).await;
         }
         match timeout_at(until, body::read(request, bytes_max, route.takes.see)).await {
-            Ok(Ok(body)) => (route.handler)(Call { body, ..call }).await,
+            Ok(Ok(body)) => done(route, Call { body, ..call }, onward).await,
             Ok(Err(fault)) => {
                 if fault.status == StatusCode::PAYLOAD_TOO_LARGE {
                     self.counters.refused(Refused::BodyBytes);
@@ -199,12 +225,20 @@ impl Router {
     }
 
     /// Whether an operator lets it through, by who asks and by how many ask.
-    fn let_through(&self, route: &Route, is_get: bool, from: Option<IpAddr>) -> Result<(), Fault> {
+    fn let_through(&self, route: &Route, is_get: bool, asker: &Asker) -> Result<(), Fault> {
         let settings = self.api.settings.load();
-        if !is_get {
-            guard::may_write(&settings, from)?;
+        if let (false, Asker::Connected(from)) = (is_get, asker) {
+            guard::may_write(&settings, *from)?;
         }
         self.ration.take(&settings.rates, route.path, is_get, &self.counters, Instant::now())
+    }
+}
+
+/// The handler's work, or a server's.
+fn done(route: &Route, call: Call, onward: Option<Onward>) -> Pending<'static, Outcome> {
+    match onward {
+        Some(onward) => Box::pin(onward.go(call)),
+        None => (route.handler)(call),
     }
 }
 
@@ -266,13 +300,13 @@ impl Refuses {
 }
 
 /// What follows a route's path, where that is no UTF-8.
-fn odd_bytes(rest: &str, route: &Route, request: &Request<Incoming>) -> Option<Vec<u8>> {
+fn odd_bytes(rest: &str, route: &Route, request: &Request<Arriving>) -> Option<Vec<u8>> {
     let bytes = rest.contains(char::REPLACEMENT_CHARACTER).then(|| query::decode_bytes(request.uri().path()));
     Some(bytes??.split_off(route.path.len()))
 }
 
 /// The route of a request and what followed its path; or the answer, where there is none.
-fn line(request: &Request<Incoming>, any_character: bool) -> Result<(&'static Route, String), Reply> {
+fn line(request: &Request<Arriving>, any_character: bool) -> Result<(&'static Route, String), Reply> {
     let malformed = |text: &str| Reply::from(Fault::bad(text)).last();
     if request.version() >= Version::HTTP_11 && !request.headers().contains_key(HOST) {
         return Err(malformed("400 Bad Request: missing required Host header"));
@@ -302,7 +336,7 @@ enum Found<'a> {
 
 /// By path: a look-up for each slash in a request's, however many routes there are.
 static ROUTES: LazyLock<HashMap<&'static str, &'static Route, ahash::RandomState>> =
-    LazyLock::new(|| v1::ROUTES.iter().copied().flatten().map(|route| (route.path, route)).collect());
+    LazyLock::new(|| v1::routes().map(|route| (route.path, route)).collect());
 
 /// A whole path, else the longest that leads on.
 fn find(path: &str) -> Found<'_> {
@@ -338,7 +372,7 @@ fn clean(path: &str) -> Cow<'_, str> {
     Cow::Owned(format!("/{}{end}", segments.join("/")))
 }
 
-fn moved(request: &Request<Incoming>, path: &str) -> Reply {
+fn moved(request: &Request<Arriving>, path: &str) -> Reply {
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     let location = query::encode(path) + &query;
     let body = match *request.method() {
@@ -460,7 +494,7 @@ mod tests {
 
     #[test]
     fn every_route_stands_once() {
-        let mut paths: Vec<_> = v1::ROUTES.iter().copied().flatten().map(|route| route.path).collect();
+        let mut paths: Vec<_> = v1::routes().map(|route| route.path).collect();
         let all = paths.len();
         paths.sort();
         paths.dedup();

@@ -24,9 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::Agent,
+    body::Arriving,
     call::Api,
     counters::{Counters, Refused},
-    route::Router,
+    guard::Ration,
+    onward::Desk,
+    route::{Asker, Router},
     settings::{Settings, UnixSocket},
     stream::{Bound, Listener, Stream, Taken},
 };
@@ -36,6 +39,7 @@ pub struct Server {
     listeners: Vec<Bound>,
     addrs: Vec<SocketAddr>,
     counters: Arc<Counters>,
+    ration: Arc<Ration>,
 }
 
 /// An address that cannot be had. Nothing was left bound.
@@ -71,7 +75,8 @@ impl Server {
         addrs: &[SocketAddr],
         mut handed: Vec<std::net::TcpListener>,
     ) -> Result<Server, BindError> {
-        let mut server = Server { listeners: Vec::new(), addrs: Vec::new(), counters: Arc::default() };
+        let (counters, ration) = Default::default();
+        let mut server = Server { listeners: Vec::new(), addrs: Vec::new(), counters, ration };
         // `::` alone takes IPv4 as well, as it does in Consul; beside 0.0.0.0 it must not.
         let only_v6 = addrs.iter().any(|addr| addr.ip() == Ipv4Addr::UNSPECIFIED);
         for &addr in addrs {
@@ -107,6 +112,16 @@ impl Server {
         &self.counters
     }
 
+    /// Answers what other agents hand over, within the same rates, until `stop`.
+    pub fn desk(
+        &self,
+        agent: Arc<dyn Agent>,
+        settings: Arc<ArcSwap<Settings>>,
+        stop: CancellationToken,
+    ) -> Desk {
+        Desk::new(agent, settings, self.counters.clone(), self.ration.clone(), stop)
+    }
+
     /// With the ports that were taken where 0 was asked.
     pub fn addrs(&self) -> &[SocketAddr] {
         &self.addrs
@@ -125,7 +140,7 @@ impl Server {
     ) -> io::Result<()> {
         let seats = Arc::new(Seats { settings: settings.clone(), taken: Mutex::default() });
         let api = Api { agent, settings: settings.clone(), stop: shutdown.clone() };
-        let router = Arc::new(Router::new(Arc::new(api), self.counters.clone()));
+        let router = Arc::new(Router::new(Arc::new(api), self.counters.clone(), self.ration.clone()));
         let mut doors = JoinSet::new();
         for listener in self.listeners {
             let door = Door {
@@ -210,7 +225,7 @@ impl Door {
             .title_case_headers(true);
         let (router, shutdown, stop_wait) = (self.router.clone(), self.shutdown.clone(), limits.stop_wait);
         let answer = service_fn(move |request| {
-            let answer = router.answer(request, from);
+            let answer = router.answer(request.map(Arriving::Connected), Asker::Connected(from));
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let connection = http.serve_connection(TokioIo::new(Taken::new(stream, limits.send_wait)), answer);

@@ -24,7 +24,7 @@ use super::{
     link::{DialError, Link, Sender, Tasks},
     message::{
         Body, Decided, DnsAsked, DnsTold, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part,
-        Pieces, Proposed,
+        Pending, Pieces, Proposed,
     },
     method,
     rows::Rows,
@@ -117,6 +117,11 @@ impl Client {
         self.0.settings.hold
     }
 
+    /// For a call that waits for nothing.
+    pub fn patience(&self) -> Duration {
+        self.0.settings.patience
+    }
+
     /// Waits for its connections to end.
     pub async fn stopped(&self) {
         self.0.tasks.tracker.close();
@@ -134,31 +139,11 @@ impl Client {
     }
 
     /// What is there of a node; `None` where its digest is this one, and is so for as long as this.
-    pub async fn node(
-        &self,
-        node: &Text,
-        known: &Bytes,
-        wait: Duration,
-    ) -> Result<Option<Rows>, CallError> {
+    pub async fn node(&self, node: &Text, known: &Bytes, wait: Duration) -> Result<Option<Rows>, CallError> {
         let wait_millis = wait.as_millis() as u64;
         let asked = NodeAsked { node: node.clone(), known: known.clone(), wait_millis };
-        let gathered = async |sender| {
-            let asked = tokio_stream::once(asked.clone());
-            let mut parts: Streaming<NodeTold> = streaming(sender, method::NODE, asked).await?;
-            let (mut rows, mut count) = (Rows::default(), 0);
-            while let Some(part) = parts.message().await? {
-                if part.same {
-                    return Ok(None);
-                }
-                count += part.checks.len() + part.services.len();
-                if count > ROWS_MAX {
-                    return Err(Status::out_of_range("a node of more rows than are taken"));
-                }
-                part.add_to(&mut rows);
-            }
-            Ok(Some(rows))
-        };
-        self.call(true, self.0.settings.patience.min(wait + self.hold()).max(self.hold()), gathered).await
+        let patience = self.0.settings.patience.min(wait + self.hold()).max(self.hold());
+        self.call(true, patience, move |sender| Box::pin(rows(sender, asked.clone()))).await
     }
 
     /// Has a request of the HTTP API answered, within this time. Where its body is only coming, it is sent once.
@@ -174,26 +159,14 @@ impl Client {
             Body::Coming(pieces) => (Bytes::new(), Some(pieces)),
         };
         let once = coming.is_some();
-        let attempt = async |sender| {
-            let head = tokio_stream::once(Part { head: Some(asked.clone()), body: Bytes::new() });
-            let parts = if once {
-                let pieces = coming.take().ok_or_else(|| Status::unknown("stream closed"))?;
-                // A body that breaks off ends without its end: the server sees that.
-                let parts = pieces.map_while(Result::ok).map(|body| Part { head: None, body });
-                let end = tokio_stream::once(Part { head: None, body: Bytes::new() });
-                streaming(sender, method::HTTP, head.chain(parts).chain(end)).await
-            } else {
-                let parts = pieces_of(whole.clone()).map(|body| Part { head: None, body });
-                streaming(sender, method::HTTP, head.chain(tokio_stream::iter(parts))).await
+        let attempt = |sender| -> Pending<Result<(HttpTold, Pieces), Status>> {
+            let (asked, coming, whole) = (asked.clone(), coming.take(), whole.clone());
+            let body: Pieces = match (once, coming) {
+                (false, _) => Box::pin(tokio_stream::iter(pieces_of(whole).map(Ok))),
+                (true, Some(coming)) => coming,
+                (true, None) => return Box::pin(std::future::ready(Err(Status::unknown("stream closed")))),
             };
-            let mut parts: Streaming<Part<HttpTold>> = parts?;
-            let first = parts.message().await?.unwrap_or_default();
-            let told = first.head.ok_or_else(|| Status::data_loss("an answer without a head"))?;
-            if told.no_leader && !once {
-                return Err(Status::from(super::Failure::NoLeader));
-            }
-            let rest = parts.map(|part| part.map(|part| part.body).map_err(std::io::Error::other));
-            Ok((told, Box::pin(tokio_stream::once(Ok(first.body)).chain(rest)) as Pieces))
+            Box::pin(forwarded(sender, asked, body, once))
         };
         self.call(is_read && !once, patience, attempt).await
     }
@@ -221,9 +194,11 @@ impl Client {
         Q: Serialize + Send + Sync + 'static,
         A: DeserializeOwned + Send + Sync + 'static,
     {
-        let attempt = async |sender| {
-            let (mut grpc, path) = (grpc(sender), PathAndQuery::from_static(path));
-            Ok(grpc.unary(Request::new(asked()), path, MessagePack::default()).await?.into_inner())
+        let attempt = |sender| -> Pending<Result<A, Status>> {
+            let (mut grpc, path, asked) = (grpc(sender), PathAndQuery::from_static(path), asked());
+            Box::pin(async move {
+                Ok(grpc.unary(Request::new(asked), path, MessagePack::default()).await?.into_inner())
+            })
         };
         self.call(is_read, patience, attempt).await
     }
@@ -232,7 +207,7 @@ impl Client {
         &self,
         is_read: bool,
         patience: Duration,
-        attempt: impl AsyncFnMut(Sender) -> Result<T, Status>,
+        attempt: impl FnMut(Sender) -> Pending<Result<T, Status>>,
     ) -> Result<T, CallError> {
         self.0.counters.calls.add(1);
         let done = timeout(patience, self.attempts(is_read, attempt)).await;
@@ -244,7 +219,7 @@ impl Client {
     async fn attempts<T>(
         &self,
         is_read: bool,
-        mut attempt: impl AsyncFnMut(Sender) -> Result<T, Status>,
+        mut attempt: impl FnMut(Sender) -> Pending<Result<T, Status>>,
     ) -> Result<T, CallError> {
         let Settings { from, hold, .. } = self.0.settings;
         let (begun, mut rounds, mut pause) = (Instant::now(), 0, Duration::ZERO);
@@ -341,6 +316,42 @@ where
 {
     let (mut grpc, path) = (grpc(sender), PathAndQuery::from_static(path));
     Ok(grpc.streaming(Request::new(asked), path, MessagePack::default()).await?.into_inner())
+}
+
+async fn rows(sender: Sender, asked: NodeAsked) -> Result<Option<Rows>, Status> {
+    let asked = tokio_stream::once(asked);
+    let mut parts: Streaming<NodeTold> = streaming(sender, method::NODE, asked).await?;
+    let (mut rows, mut count) = (Rows::default(), 0);
+    while let Some(part) = parts.message().await? {
+        if part.same {
+            return Ok(None);
+        }
+        count += part.checks.len() + part.services.len();
+        if count > ROWS_MAX {
+            return Err(Status::out_of_range("a node of more rows than are taken"));
+        }
+        part.add_to(&mut rows);
+    }
+    Ok(Some(rows))
+}
+
+async fn forwarded(
+    sender: Sender,
+    asked: HttpAsked,
+    body: Pieces,
+    once: bool,
+) -> Result<(HttpTold, Pieces), Status> {
+    let head = tokio_stream::once(Part { head: Some(asked), body: Bytes::new() });
+    // One that breaks off ends early: what comes in pieces is an archive, which says itself whether it is whole.
+    let pieces = body.map_while(Result::ok).map(|body| Part { head: None, body });
+    let mut parts: Streaming<Part<HttpTold>> = streaming(sender, method::HTTP, head.chain(pieces)).await?;
+    let first = parts.message().await?.unwrap_or_default();
+    let told = first.head.ok_or_else(|| Status::data_loss("an answer without a head"))?;
+    if told.no_leader && !once {
+        return Err(Status::from(super::Failure::NoLeader));
+    }
+    let rest = parts.map(|part| part.map(|part| part.body).map_err(std::io::Error::other));
+    Ok((told, Box::pin(tokio_stream::once(Ok(first.body)).chain(rest))))
 }
 
 fn pieces_of(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {

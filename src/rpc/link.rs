@@ -107,7 +107,9 @@ async fn connect(to: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
 /// As Go's programs say it, since people look for that.
 fn in_words(failed: &Result<http2::SendRequest<Body>, io::Error>) -> String {
     match failed {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => "connect: connection refused".into(),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            "connect: connection refused".into()
+        }
         Err(error) if error.kind() == io::ErrorKind::HostUnreachable => "connect: no route to host".into(),
         Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable => {
             "connect: network is unreachable".into()

@@ -47,8 +47,16 @@ pub struct Limits {
     pub handshake_wait: Duration,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { connections_per_address_max: 100, handshake_wait: Duration::from_secs(5) }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen for other agents on {address}: {source}; `ports.server` or -server-port moves it to another port")]
+#[error(
+    "cannot listen for other agents on {address}: {source}; `ports.server` or -server-port moves it to another port"
+)]
 pub struct BindError {
     pub address: SocketAddr,
     pub source: io::Error,

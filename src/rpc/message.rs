@@ -21,11 +21,7 @@ pub trait Serve: Subscribe {
     fn propose(self: Arc<Self>, command: Command) -> Pending<Result<Reply, Failure>>;
 
     /// Answers a request of the HTTP API.
-    fn http(
-        self: Arc<Self>,
-        asked: HttpAsked,
-        body: Pieces,
-    ) -> Pending<Result<(HttpTold, Pieces), Failure>>;
+    fn http(self: Arc<Self>, asked: HttpAsked, body: Pieces) -> Pending<Result<(HttpTold, Pieces), Failure>>;
 
     /// Answers a question for a name.
     fn dns(self: Arc<Self>, asked: DnsAsked) -> Result<DnsTold, Failure>;

@@ -20,8 +20,8 @@ use super::{
     call::MESSAGE_BYTES_MAX,
     codec::MessagePack,
     message::{
-        Decided, DnsAsked, Failure, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part, Pending,
-        Pieces, Proposed, Serve,
+        Decided, DnsAsked, Failure, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part,
+        Pending, Pieces, Proposed, Serve,
     },
     rows::Rows,
 };

@@ -53,6 +53,12 @@ impl Rows {
         Bytes::copy_from_slice(context.finish().as_ref())
     }
 
+    pub fn of(home: Option<&Home>) -> Rows {
+        let mut rows = Rows::default();
+        Rows::parts(home).into_iter().for_each(|part| part.add_to(&mut rows));
+        rows
+    }
+
     /// In parts that are small enough; there is one at least.
     pub(super) fn parts(home: Option<&Home>) -> Vec<NodeTold> {
         let (mut parts, mut part, mut bytes) = (Vec::new(), NodeTold::default(), 0);

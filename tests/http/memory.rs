@@ -179,6 +179,10 @@ impl Subscribe for Memory {
 }
 
 impl Agent for Memory {
+    fn elsewhere(&self) -> Option<Arc<dyn lictor::http::Elsewhere>> {
+        None
+    }
+
     fn datacenter(&self) -> &Text {
         &self.datacenter
     }

@@ -26,22 +26,30 @@ use super::route::Route;
 
 pub use query::QUERY;
 
-pub const ROUTES: [&[Route]; 17] = [
-    absent::ROUTES,
-    agent::ROUTES,
-    agent_health::ROUTES,
+/// Whoever is asked answers these.
+pub const OF_THE_AGENT: &[&[Route]] =
+    &[absent::ROUTES, agent::ROUTES, agent_health::ROUTES, event::ROUTES, member::ROUTES, telemetry::ROUTES];
+
+/// A server answers these.
+pub const OF_THE_DATACENTER: &[&[Route]] = &[
     catalog::ROUTES,
     coordinate::ROUTES,
-    event::ROUTES,
     health::ROUTES,
     kv::ROUTES,
-    member::ROUTES,
     operator::ROUTES,
     query::ROUTES,
     session::ROUTES,
     snapshot::ROUTES,
     status::ROUTES,
-    telemetry::ROUTES,
     txn::ROUTES,
     unconfirmed::ROUTES,
 ];
+
+/// Whether a server answers it.
+pub fn is_of_datacenter(route: &Route) -> bool {
+    OF_THE_DATACENTER.iter().copied().flatten().any(|other| std::ptr::eq(other, route))
+}
+
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    OF_THE_AGENT.iter().chain(OF_THE_DATACENTER).copied().flatten()
+}

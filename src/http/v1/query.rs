@@ -363,7 +363,7 @@ fn execute(call: &Call, asked: &str) -> Outcome {
         Arc::make_mut(&mut query).service.connect = true;
     }
     let near = call.query.get("near").unwrap_or_default();
-    let source = Source { agent: call.api.agent.node(), ip: call.source, near };
+    let source = Source { agent: &call.node, ip: call.source, near };
     let found = catalog.execute(&query, &source, &mut fastrand::Rng::new()).instances;
     let most = usize::try_from(limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     answer(call, |json| {

@@ -69,7 +69,7 @@ const TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn create(call: Call) -> Outcome {
     call.own_datacenter()?;
-    let mut session = decode(call.body_if_any()?, call.api.agent.node())?;
+    let mut session = decode(call.body_if_any()?, &call.node)?;
     if session.node.is_empty() {
         return Err(Fault::failed("Must provide Node"));
     }
