@@ -142,7 +142,7 @@ impl Client {
     pub async fn node(&self, node: &Text, known: &Bytes, wait: Duration) -> Result<Option<Rows>, CallError> {
         let wait_millis = wait.as_millis() as u64;
         let asked = NodeAsked { node: node.clone(), known: known.clone(), wait_millis };
-        let patience = self.0.settings.patience.min(wait + self.hold()).max(self.hold());
+        let patience = if wait.is_zero() { self.patience() } else { wait + self.hold() };
         self.call(true, patience, move |sender| Box::pin(rows(sender, asked.clone()))).await
     }
 
