@@ -147,11 +147,11 @@ fn events_are_heard_by_the_services_they_are_for() {
     assert_eq!(fired, wanted);
     fire("other?service=^mail$", "");
     fire("other?node=elm", "");
-    wanted["LTime"] = json!(1);
+    wanted["LTime"] = json!(2);
     assert_eq!(agent.get("/v1/event/list"), json!([wanted]), "what is not for us is not heard");
     let rollback = fire("rollback?node=test&service=ord&tag=^v", "");
     assert_eq!((&rollback["Payload"], &rollback["TagFilter"]), (&Value::Null, &json!("^v")));
-    assert_eq!(agent.get("/v1/event/list?name=rollback")[0]["LTime"], 4, "time passes with every event");
+    assert_eq!(agent.get("/v1/event/list?name=rollback")[0]["LTime"], 5, "time passes with every event");
     assert_eq!(agent.get("/v1/event/list")[1]["Name"], "rollback", "oldest first");
 
     let refusals = [

@@ -193,11 +193,21 @@ fn summary(config: &Config, host_name: &str) -> Vec<String> {
         format!("pid {:?}", config.pid_file),
         format!("{:?}", config.mass_failure),
         format!("{:?}", config.encryption),
+        format!("pool on {}, of {:?}", config.pool.bind, config.pool.allowed),
+        format!(
+            "pool joins [{}] every {:?}, {} times, again {}",
+            config.pool.joining.places.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            config.pool.joining.interval,
+            config.pool.joining.retries_max,
+            config.pool.rejoin_after_leave
+        ),
+        format!("pool forgets this one after {:?}", config.pool.advertise_reconnect_timeout),
     ];
     // The node is told of above.
     assert_eq!(config.dns.node, **node_name);
     let dns = lictor::dns::Settings { node: String::new(), ..config.dns.clone() };
     lines.extend(format!("{dns:#?}").lines().map(|line| format!("dns {}", line.trim())));
+    lines.extend(format!("{:#?}", config.pool.timing).lines().map(|line| format!("pool {}", line.trim())));
     for service in &config.services {
         let lictor::catalog::Service {
             id, name, tags, address, port, meta, weights, tagged_addresses, ..

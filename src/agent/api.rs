@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::Level;
 
-use super::{COMPATIBLE_VERSION, Change, Identity, Shared, Unknown, figures, host, now};
+use super::{COMPATIBLE_VERSION, Change, Shared, Unknown, figures, host, now};
 use crate::{
     catalog::{
         Catalog, Check, Command, Map, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
@@ -22,6 +23,9 @@ use crate::{
     count::Spread,
     http::{self, About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
 };
+
+/// An event that is told here.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 impl Subscribe for Shared {
     fn catalog(&self) -> Arc<Catalog> {
@@ -217,19 +221,48 @@ impl Agent for Shared {
         confirmed
     }
 
+    fn join(&self, address: String, wan: bool) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            if wan {
+                let fault = "this agent does not speak with other datacenters yet";
+                return Err(Failure::Other(format!(
+                    "1 error occurred:\n\t* Failed to join {address}: {fault}\n\n"
+                )));
+            }
+            self.join_pool(&address).await
+        })
+    }
+
+    fn force_leave(&self, node: String, prune: bool, wan: bool) -> Pending<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            match wan {
+                false => self.force_leave_pool(&node, prune).await,
+                true if self.own_wan_member().name == Text::from(node) => Ok(()),
+                true => Err(Failure::Other("agent: No node found with name ''".into())),
+            }
+        })
+    }
+
     fn leave(&self) -> Pending<'_, ()> {
-        self.leaving.cancel();
-        Box::pin(std::future::ready(()))
+        Box::pin(async move {
+            self.leave_pool().await;
+            self.leaving.cancel();
+        })
     }
 
     fn fire(&self, event: Event) -> Pending<'_, Result<(), Failure>> {
-        let (node, services) = (&self.identity.node_name, Agent::services(self));
-        let mut fired = Ok(());
-        self.events.send_if_modified(|events| {
-            fired = events.fire(event, node, &services);
-            fired.is_ok()
-        });
-        Box::pin(std::future::ready(fired.map_err(|untold| Failure::Other(untold.to_string()))))
+        Box::pin(async move {
+            let other = |fault: &dyn std::fmt::Display| Failure::Other(fault.to_string());
+            let word = self.events.borrow().word(&event);
+            let (word, bytes) = word.map_err(|untold| other(&untold))?;
+            let told = self.pool.fire(word, bytes).await.map_err(|over| other(&over))?;
+            let time = told.map_err(|too_large| other(&too_large))?;
+            // Who tells it and then looks here finds it.
+            let mut heard = self.events.subscribe();
+            let is_heard = heard.wait_for(|events| events.time() > time);
+            let _in_time = tokio::time::timeout(HEARD_WITHIN, is_heard).await;
+            Ok(())
+        })
     }
 
     fn events(&self) -> Vec<Arc<Event>> {
@@ -250,52 +283,26 @@ impl Agent for Shared {
             node: self.identity.node_name.clone(),
             id: Some(self.identity.node_id),
             version: COMPATIBLE_VERSION.into(),
-            server: self.backing.server().is_some(),
+            server: self.identity.server,
             dns_domain: (*self.dns.load().domain).into(),
             dns_addrs: self.dns_addrs.clone(),
-            member: self.own_member(false),
+            member: self.own_member(),
+            coordinate: self.pool.coordinate(),
             meta: meta.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             stats: self.stats(),
         }
     }
 
-    fn members(&self, wan: bool) -> Vec<Member> {
-        let is_known = !wan || self.identity.serf_wan_port.is_some();
-        is_known.then(|| self.own_member(wan)).into_iter().collect()
+    fn members(&self, wan: bool) -> Option<Vec<Member>> {
+        if !wan {
+            return Some(self.pool_members());
+        }
+        let is_known = self.identity.serf_wan_port.is_some();
+        self.identity.server.then(|| is_known.then(|| self.own_wan_member()).into_iter().collect())
     }
 }
 
 impl Shared {
-    /// This agent, as others see it.
-    fn own_member(&self, wan: bool) -> Member {
-        let Identity { node_name, node_id, datacenter, advertise, advertise_wan, .. } = &self.identity;
-        let Identity { server_port, serf_lan_port, serf_wan_port, .. } = self.identity;
-        let mut tags = vec![
-            ("build", format!("{COMPATIBLE_VERSION}:")),
-            ("dc", datacenter.to_string()),
-            ("id", node_id.to_string()),
-            ("segment", String::new()),
-            ("vsn", "2".into()),
-            ("vsn_max", "3".into()),
-            ("vsn_min", "2".into()),
-        ];
-        if self.backing.server().is_some() {
-            let of_server = [("acls", "0"), ("bootstrap", "1"), ("raft_vsn", "3"), ("role", "consul")];
-            tags.extend(of_server.map(|(key, value)| (key, value.to_string())));
-            tags.push(("port", server_port.to_string()));
-            tags.extend(serf_wan_port.filter(|_| !wan).map(|port| ("wan_join_port", port.to_string())));
-        } else {
-            tags.push(("role", "node".into()));
-        }
-        tags.sort();
-        let tags = tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        if wan {
-            let gossip = serf_wan_port.map(|port| (*advertise_wan, port).into());
-            return Member { name: format!("{node_name}.{datacenter}").into(), gossip, tags };
-        }
-        Member { name: node_name.clone(), gossip: Some((*advertise, serf_lan_port).into()), tags }
-    }
-
     async fn change_and_tell(&self, change: Change) -> Result<(), Failure> {
         self.change(change).await?;
         self.told().await;

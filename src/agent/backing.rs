@@ -211,7 +211,7 @@ impl Shared {
         server.led_since.get_or_init(|| since.into());
         let (ready, is_ready) = oneshot::channel();
         let (membership, raft) = (server.membership.clone(), server.raft.clone());
-        tasks.spawn(membership.run(raft, self.members.clone(), ready, stop.clone()));
+        tasks.spawn(membership.run(raft, self.pool.members(), ready, stop.clone()));
         let (ending, raft, stop) = (server.endings.clone(), server.raft.clone(), stop.clone());
         tasks.spawn(async move { ending.run(raft, stop).await });
         let started = tokio::time::timeout(READY_WITHIN, is_ready).await;
@@ -277,7 +277,7 @@ impl CoordinateUpdate {
 
 /// Takes up who serves, until `stop`.
 async fn follow_servers(shared: Arc<Shared>, stop: CancellationToken) {
-    let (Some(client), mut members) = (shared.backing.client(), shared.members.clone()) else { return };
+    let (Some(client), mut members) = (shared.backing.client(), shared.pool.members()) else { return };
     loop {
         let known = members.borrow_and_update().clone();
         let servers = serving(&known, &shared.identity.datacenter);

@@ -1,19 +1,45 @@
-//! User events that this agent heard: those that are for it, the last ones (`cluster.md` §4.6). A value, with Lamport's
-//! clock in it; how events travel is not known here.
+//! User events that this agent heard: those that are for it, the last ones (`cluster.md` §4.6); and what they are among the
+//! words of members. A value; how words travel is not known here.
 
 use std::{collections::VecDeque, sync::Arc};
 
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
 use crate::{
-    catalog::Service,
+    catalog::{Blob, Service, Text},
     http::{Event, pattern},
 };
 
 #[derive(Debug)]
 pub struct Events {
     heard: VecDeque<Arc<Event>>,
-    /// The time of the next event that is told from here.
+    /// Later than all that was heard.
     time: u64,
 }
+
+/// An event as members tell it each other, with the names that Consul has for its parts; more may come.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    #[serde(rename = "ID")]
+    id: String,
+    #[serde(rename = "n")]
+    name: String,
+    #[serde(rename = "p", default, skip_serializing_if = "is_empty")]
+    payload: Blob,
+    #[serde(rename = "nf", default, skip_serializing_if = "String::is_empty")]
+    node_filter: String,
+    #[serde(rename = "sf", default, skip_serializing_if = "String::is_empty")]
+    service_filter: String,
+    #[serde(rename = "tf", default, skip_serializing_if = "String::is_empty")]
+    tag_filter: String,
+    #[serde(rename = "v")]
+    version: u8,
+}
+
+/// What is told has this form.
+const VERSION: u8 = 1;
 
 /// Why an event is not told, in Consul's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +61,8 @@ pub enum Untold {
 const HEARD_MAX: usize = 256;
 /// Of an event as Consul would send it: it fits one packet of gossip with others.
 const EVENT_BYTES_MAX: usize = 512;
-/// Stands before the name of an event where gossip carries other things, too.
-const PREFIX_BYTES: usize = "consul:event:".len();
+/// Stands before the name of an event: gossip carries other words, too, and no user can say those.
+const PREFIX: &str = "consul:event:";
 
 impl Default for Events {
     fn default() -> Self {
@@ -45,22 +71,42 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells an event, and hears it where it is for this node and its services.
+    /// The word and its bytes by which members are told of an event.
     ///
     /// # Errors
-    /// Where it is told to nobody.
-    pub fn fire(&mut self, event: Event, node: &str, services: &[Arc<Service>]) -> Result<(), Untold> {
-        let is_meant = is_meant(&event, node, services)?;
-        fits(&event, self.time)?;
-        let event = Event { time: self.time, ..event };
-        self.time += 1;
-        if is_meant {
+    /// Where it may not be told.
+    pub fn word(&self, event: &Event) -> Result<(Text, Vec<u8>), Untold> {
+        is_meant(event, "", &[])?;
+        fits(event, self.time)?;
+        let told = Told {
+            id: event.id.to_string(),
+            name: event.name.clone(),
+            payload: Blob::from(&*event.payload),
+            node_filter: event.node_filter.clone(),
+            service_filter: event.service_filter.clone(),
+            tag_filter: event.tag_filter.clone(),
+            version: VERSION,
+        };
+        let bytes = rmp_serde::to_vec_named(&told).map_err(|_| Untold::TooLarge)?;
+        Ok((format!("{PREFIX}{}", event.name).into(), bytes))
+    }
+
+    /// Hears a word of a member, and keeps it where it is an event for this node and its services. What is none, or of a
+    /// form to come, is passed over.
+    pub fn hear(&mut self, word: &str, bytes: &[u8], time: u64, node: &str, services: &[Arc<Service>]) {
+        self.time = self.time.max(time.saturating_add(1));
+        let told = rmp_serde::from_slice::<Told>(bytes).ok().filter(|told| told.version == VERSION);
+        let Some(told) = told.filter(|told| word.strip_prefix(PREFIX) == Some(&*told.name)) else { return };
+        let Ok(id) = Uuid::parse_str(&told.id) else { return };
+        let Told { name, payload, node_filter, service_filter, tag_filter, .. } = told;
+        let payload = Bytes::copy_from_slice(&payload);
+        let event = Event { id, name, payload, node_filter, service_filter, tag_filter, time };
+        if is_meant(&event, node, services).unwrap_or(false) {
             if self.heard.len() == HEARD_MAX {
                 self.heard.pop_front();
             }
             self.heard.push_back(event.into());
         }
-        Ok(())
     }
 
     /// Oldest first.
@@ -72,6 +118,10 @@ impl Events {
     pub fn time(&self) -> u64 {
         self.time
     }
+}
+
+fn is_empty(bytes: &Blob) -> bool {
+    bytes.is_empty()
 }
 
 /// Every pattern is looked at, whoever it is for.
@@ -108,7 +158,7 @@ fn fits(event: &Event, time: u64) -> Result<(), Untold> {
         .sum();
     let version = bytes("v".len()) + 1;
     let inner = 1 + id + name + given + version;
-    let name = PREFIX_BYTES + event.name.len();
+    let name = PREFIX.len() + event.name.len();
     if name + inner > EVENT_BYTES_MAX {
         return Err(Untold::TooLarge);
     }
@@ -127,9 +177,14 @@ fn fits(event: &Event, time: u64) -> Result<(), Untold> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
+
+    /// Tells an event, and hears it at once.
+    fn fire(events: &mut Events, event: Event, services: &[Arc<Service>]) -> Result<(), Untold> {
+        let (word, bytes) = events.word(&event)?;
+        events.hear(&word, &bytes, events.time, "oak", services);
+        Ok(())
+    }
 
     fn event(name: &str) -> Event {
         Event { name: name.into(), ..Event::default() }
@@ -161,18 +216,18 @@ mod tests {
             let mut events = Events::default();
             let [node_filter, service_filter, tag_filter] = [node, service, tag].map(String::from);
             let event = Event { node_filter, service_filter, tag_filter, ..event("deploy") };
-            assert_eq!(events.fire(event, "oak", &services), Ok(()));
+            assert_eq!(fire(&mut events, event, &services), Ok(()));
             assert_eq!(!heard(&events).is_empty(), wanted, "{node:?} {service:?} {tag:?}");
         }
         let mut nobody = Events::default();
         let event = Event { service_filter: ".".into(), ..event("deploy") };
-        assert_eq!(nobody.fire(event, "oak", &[]), Ok(()));
+        assert_eq!(fire(&mut nobody, event, &[]), Ok(()));
         assert!(heard(&nobody).is_empty(), "no service matches where none is");
     }
 
     #[test]
     fn filters_that_cannot_be_are_refused() {
-        let fire = |event: Event| Events::default().fire(event, "oak", &[]).unwrap_err().to_string();
+        let fire = |event: Event| Events::default().word(&event).unwrap_err().to_string();
         let tag = Event { tag_filter: "a".into(), ..event("a") };
         assert_eq!(fire(tag), "Cannot provide tag filter without service filter");
         let fault = "error parsing regexp: unclosed group";
@@ -190,7 +245,7 @@ mod tests {
         for number in 0..HEARD_MAX + 2 {
             let filter = if number == 5 { "elm" } else { "" };
             let event = Event { node_filter: filter.into(), ..event(&number.to_string()) };
-            events.fire(event, "oak", &[]).unwrap();
+            fire(&mut events, event, &[]).unwrap();
         }
         let heard = heard(&events);
         assert_eq!((heard.len(), heard[0], heard[4]), (HEARD_MAX, ("1", 2), ("6", 7)), "time passes for all");
@@ -199,9 +254,35 @@ mod tests {
     }
 
     #[test]
+    fn all_of_an_event_arrives_and_nothing_else_is_one() {
+        let event = Event {
+            id: Uuid::from_u128(7),
+            payload: Bytes::from_static(b"\x00\xff"),
+            node_filter: "^o".into(),
+            ..event("deploy/web")
+        };
+        let (word, bytes) = Events::default().word(&event).unwrap();
+        assert_eq!(&*word, "consul:event:deploy/web");
+        let hear = |word: &str, bytes: &[u8]| {
+            let mut events = Events::default();
+            events.hear(word, bytes, 40, "oak", &[]);
+            assert_eq!(events.time(), 41, "time passes with whatever is heard");
+            events.heard().map(|event| Event::clone(event)).collect::<Vec<_>>()
+        };
+        assert_eq!(hear(&word, &bytes), [Event { time: 40, ..event.clone() }]);
+        let others =
+            [("consul:event:deploy", &*bytes), ("deploy/web", &*bytes), ("consul:new-leader", b"oak")];
+        others.into_iter().for_each(|(word, bytes)| assert_eq!(hear(word, bytes), []));
+        (0..bytes.len()).for_each(|end| assert_eq!(hear(&word, &bytes[..end]), []));
+        let at = bytes.len() - 1;
+        assert_eq!(bytes[at], VERSION);
+        assert_eq!(hear(&word, &[&bytes[..at], &[VERSION + 1]].concat()), [], "a form to come");
+    }
+
+    #[test]
     fn an_event_fits_a_packet() {
         let sized = |length: usize| Event { payload: Bytes::from(vec![0; length]), ..event("abcd") };
-        let fire = |event: Event| Events::default().fire(event, "oak", &[]);
+        let fire = |event: Event| Events::default().word(&event).map(drop);
         assert_eq!(fire(sized(407)), Ok(()));
         assert_eq!(fire(sized(408)), Err(Untold::TooLargeEncoded));
         assert_eq!(fire(sized(435)), Err(Untold::TooLargeEncoded));

@@ -189,6 +189,7 @@ impl Shared {
             Backing::Client(client) => of_calls(client.rpc.counters()),
         };
         figures.push(version());
+        figures.extend(self.of_pool());
         figures.extend(self.figures.written.figures(read));
         figures.extend(self.of_dns(read));
         figures.extend(self.of_checks(read));
@@ -209,7 +210,6 @@ impl Shared {
 
     fn of_servers(&self, raft: &Raft) -> Vec<Figure> {
         let is_leader = f64::from(u8::from(raft.is_leader()));
-        let datacenter = &*self.identity.datacenter;
         vec![
             Figure::gauge("consul.server.isLeader", "1 where this server leads.", is_leader),
             Figure::gauge("consul.autopilot.healthy", "1 where every server is well.", is_leader),
@@ -218,10 +218,6 @@ impl Shared {
                 "Servers that may fail without an end to writes.",
                 (raft.peers().len().saturating_sub(1) / 2) as f64,
             ),
-            Figure::gauge("consul.members.servers", "Servers that are known.", raft.peers().len() as f64)
-                .with("datacenter", datacenter),
-            Figure::gauge("consul.members.clients", "Client agents that are known.", 0.0)
-                .with("datacenter", datacenter),
         ]
     }
 

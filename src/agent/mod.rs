@@ -17,9 +17,12 @@ mod events;
 mod figures;
 mod forward;
 mod host;
+mod join;
 mod keep;
 mod local;
 mod mirror;
+mod pool;
+mod pool_figures;
 pub mod port;
 mod serve;
 mod shared;
@@ -58,8 +61,10 @@ pub use crate::raft::{ArchiveError, ArchiveHead, ArchiveSummary, ArchiveTable, i
 pub use activation::Activation;
 pub use check::use_ring;
 pub use data_dir::DataDir;
+pub use join::{Joining, NoPlace, Place};
 pub use keep::node_id;
 pub use local::{Change, Local, Source, Unknown};
+pub use pool::PoolSettings;
 
 /// The version of Consul whose files, DNS and HTTP API we follow; programs compare it.
 pub const COMPATIBLE_VERSION: &str = "1.16.4";
@@ -70,6 +75,9 @@ pub struct Identity {
     pub node_name: Text,
     pub node_id: Uuid,
     pub datacenter: Text,
+    pub server: bool,
+    /// Whether it may begin a datacenter of its own.
+    pub bootstrap: bool,
     /// Where other agents reach this one.
     pub advertise: IpAddr,
     pub advertise_wan: IpAddr,
@@ -123,10 +131,10 @@ pub struct Settings {
     pub keeping: Keeping,
     /// When a server does not believe that members are gone.
     pub mass_failure: server::MassFailure,
-    /// Whether this agent is a server; else it asks those among the members.
-    pub server: bool,
-    pub members: watch::Receiver<gossip::Members>,
     pub calls: Calls,
+    pub pool: PoolSettings,
+    /// What members say to each other is sealed with.
+    pub encryption: gossip::Encryption,
     /// But for the filter, which is reloadable.
     pub telemetry: telemetry::Settings,
     /// Hands out what this process logs.
@@ -208,9 +216,9 @@ impl Agent {
             activation,
             keeping,
             mass_failure,
-            server: serves,
-            members,
             calls,
+            pool: pool_settings,
+            encryption,
             telemetry,
             monitor,
         } = settings;
@@ -230,12 +238,20 @@ impl Agent {
         let http_server = http::Server::bind_beside(&http_addrs, activation.http)
             .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.addr)))?;
         let http_server = http_server.beside_unix(&http_sockets).map_err(|error| error.to_string())?;
+        let services = CancellationToken::new();
+        // Nothing is left running where something else cannot be started.
+        let unfinished = services.clone().drop_guard();
+        let folder = data_dir.as_ref().map(DataDir::path).filter(|_| keeping.state);
+        let coordinates = reloadable.http.coordinates;
+        let (pool, pool_task) =
+            pool::start(&identity, &pool_settings, coordinates, encryption, folder, services.clone())?;
         let rpc_address = (calls.bind, identity.server_port).into();
-        let rpc_server = serves
+        let rpc_server = identity
+            .server
             .then(|| rpc::Server::bind(rpc_address))
             .transpose()
             .map_err(|error| format!("{error}{}", port::explain(&error.source, "TCP", error.address)))?;
-        let (backing, stoppable) = if serves {
+        let (backing, stoppable) = if identity.server {
             let folder =
                 data_dir.as_ref().filter(|_| keeping.state).map(|data_dir| data_dir.path().join("raft"));
             let settings = raft::Settings {
@@ -245,7 +261,10 @@ impl Agent {
                 may_begin: keeping.may_begin,
                 free_bytes_min: keeping.free_bytes_min,
             };
-            let suspicion = server::Suspicion { multiplier: 4, probe_interval: Duration::from_secs(1) };
+            let suspicion = server::Suspicion {
+                multiplier: pool_settings.timing.suspicion_mult,
+                probe_interval: pool_settings.timing.probe_interval,
+            };
             let membership = server::Membership::new(identity.as_server(), mass_failure, suspicion);
             Backing::server_of(settings, membership).await?
         } else {
@@ -270,6 +289,8 @@ impl Agent {
             registered: watch::channel(0).0,
             events: watch::channel(Events::default()).0,
             leaving: CancellationToken::new(),
+            alone: CancellationToken::new(),
+            pool,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
             zones: Arc::default(),
@@ -279,12 +300,10 @@ impl Agent {
             figures,
             identity,
             backing,
-            members,
             server_came: watch::channel(0).0,
             reread,
         });
         shared.zones.read(&shared.dns);
-        let services = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let (catalog, fresh) = match shared.backing.server() {
             Some(server) => (server.raft.published().clone(), server.raft.fresh().clone()),
@@ -309,6 +328,7 @@ impl Agent {
         let kept = store.map(|store| shared.keep(store, queue));
         tasks.spawn(syncing::listen(shared.clone(), tells, services.clone()));
         tasks.spawn(syncing::keep_in_sync(shared.clone(), services.clone()));
+        tasks.spawn(pool::take_part(shared.clone(), pool_settings, pool_task, services.clone()));
         tasks.spawn(zones::watch(shared.clone(), services.clone()));
         tasks.spawn(figures::keep(shared.clone(), services.clone()));
         if let Some(address) = telemetry.statsd {
@@ -331,6 +351,7 @@ impl Agent {
                 tracing::error!(%error, "HTTP ended");
             }
         });
+        unfinished.disarm();
         Ok(Agent { shared, tasks, kept, backing: stoppable, services, _data_dir: data_dir })
     }
 
@@ -347,6 +368,11 @@ impl Agent {
         self.shared.leaving.clone()
     }
 
+    /// Tells the other agents that this one goes. They know when this returns, or will see for themselves.
+    pub async fn leave(&self) {
+        self.shared.leave_pool().await;
+    }
+
     /// Ends when a part ended that should not have.
     pub async fn failed(&mut self) {
         let kept = async {
@@ -361,6 +387,7 @@ impl Agent {
                 self.kept = None;
                 Some(ended)
             }
+            () = self.shared.alone.cancelled() => return,
             reason = self.shared.backing.failed() => {
                 tracing::error!(reason, "agreement has failed: this agent ends, and goes on from what is safe at its next start");
                 return;

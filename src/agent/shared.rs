@@ -18,7 +18,7 @@ use crate::{
     catalog::{Map, Node, Text},
     check::Runner,
     dns,
-    gossip::Members,
+    gossip::Pool,
     http,
 };
 
@@ -38,14 +38,15 @@ pub struct Shared {
     pub(super) events: watch::Sender<Events>,
     /// Cancelled when somebody asks this agent to leave.
     pub(super) leaving: CancellationToken,
+    /// Cancelled when nobody was found whom this agent was to join.
+    pub(super) alone: CancellationToken,
+    pub(super) pool: Pool,
     pub(super) dns: Arc<ArcSwap<dns::Settings>>,
     pub(super) dns_addrs: Vec<SocketAddr>,
     pub(super) zones: Arc<zones::Zones>,
     pub(super) http: Arc<ArcSwap<http::Settings>>,
     pub(super) node_meta: ArcSwap<Map<Text>>,
     pub(super) timing: ArcSwap<Timing>,
-    /// Whom gossip knows.
-    pub(super) members: watch::Receiver<Members>,
     /// Rises when a server came, or another one leads: then all compare what they have.
     pub(super) server_came: watch::Sender<u64>,
     pub(super) figures: figures::Figures,

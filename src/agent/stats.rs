@@ -5,6 +5,7 @@ use super::{COMPATIBLE_VERSION, Shared, backing::Backing};
 use crate::{
     catalog::Text,
     check::Kind,
+    gossip,
     http::Agent,
     raft::{ProposeError, Raft},
 };
@@ -47,7 +48,7 @@ impl Shared {
             self.identity
                 .serf_wan_port
                 .filter(|_| self.backing.server().is_some())
-                .map(|_| section("serf_wan", self.pool_figures())),
+                .map(|_| section("serf_wan", self.wan_figures())),
         );
         figures
     }
@@ -109,23 +110,32 @@ impl Shared {
         ]
     }
 
-    /// Of gossip with nobody: this agent alone is a member, and only its own events pass time.
     fn pool_figures(&self) -> [(&'static str, String); 12] {
-        let time = self.events.borrow().time();
+        let (time, standings) = (self.events.borrow().time(), self.standings());
+        let of = |status| standings.get(&status).copied().unwrap_or_default().to_string();
         [
             ("coordinate_resets", "0".into()),
-            ("encrypted", "false".into()),
+            ("encrypted", self.pool.is_encrypted().to_string()),
             ("event_queue", "0".into()),
             ("event_time", time.to_string()),
-            ("failed", "0".into()),
+            ("failed", of(gossip::Status::Failed)),
             ("health_score", "0".into()),
             ("intent_queue", "0".into()),
-            ("left", "0".into()),
+            ("left", of(gossip::Status::Left)),
             ("member_time", "1".into()),
-            ("members", "1".into()),
+            ("members", standings.values().sum::<usize>().to_string()),
             ("query_queue", "0".into()),
             ("query_time", "1".into()),
         ]
+    }
+
+    /// Of the pool of all datacenters: nobody else is known there yet.
+    fn wan_figures(&self) -> [(&'static str, String); 12] {
+        self.pool_figures().map(|(key, value)| match key {
+            "failed" | "left" => (key, "0".into()),
+            "members" => (key, "1".into()),
+            _ => (key, value),
+        })
     }
 }
 

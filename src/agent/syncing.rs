@@ -124,7 +124,7 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
             () = tokio::time::sleep_until(due.into()) => {}
             // The sender lives as long as `shared` does.
             _ = server_came.changed() => {
-                let late = stagger(shared.members.borrow().len()).mul_f64(fastrand::f64());
+                let late = stagger(shared.pool.members().borrow().len()).mul_f64(fastrand::f64());
                 schedule.by(now() + late);
                 continue;
             }
@@ -138,7 +138,7 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
         let scope = if schedule.due() <= now() { Scope::Everything } else { Scope::Touched };
         let written = shared.sync(scope).await;
         if scope == Scope::Everything || !written {
-            let scale = scale(shared.members.borrow().len());
+            let scale = scale(shared.pool.members().borrow().len());
             schedule.done(written, now(), fastrand::f64(), scale);
         }
         shared.told.send_replace(upto);

@@ -100,9 +100,9 @@ async fn live(
             free_bytes_min: config.free_bytes_min,
         },
         mass_failure: config.mass_failure,
-        server: config.server,
-        members: tokio::sync::watch::channel(Default::default()).1,
         calls: config.calls.clone(),
+        pool: config.pool.clone(),
+        encryption: config.encryption.clone(),
         telemetry: config.telemetry.clone(),
         monitor,
     };
@@ -148,8 +148,15 @@ async fn live(
         "{}",
         if leaves { "Gracefully shutting down agent..." } else { "Graceful shutdown disabled. Exiting" }
     );
+    let goes = async {
+        if leaves {
+            agent.leave().await;
+            tracing::info!("Graceful exit completed");
+        }
+        agent.stop().await;
+    };
     tokio::select! {
-        () = agent.stop() => {}
+        () = goes => {}
         _ = signals.next() => return end(1),
     }
     end(if leaves { 0 } else { 1 })
@@ -172,6 +179,8 @@ fn identity(config: &Config, node_id: Uuid) -> Identity {
         node_name: config.node_name.as_str().into(),
         node_id,
         datacenter: config.datacenter.as_str().into(),
+        server: config.server,
+        bootstrap: config.may_begin,
         advertise: config.advertise,
         advertise_wan: config.advertise_wan,
         server_port: config.server_port,

@@ -15,6 +15,7 @@ use super::{
     addresses, calls,
     definitions::without_places,
     encryption::{self, Encrypted},
+    gossip::{self, Gossip},
     keys,
     reader::{Fields, Findings},
     recursors::{self, Named},
@@ -71,6 +72,7 @@ pub struct Layer {
     pub pid_file: Option<String>,
     pub free_bytes_min: Option<u64>,
     pub mass_failure: MassFailure,
+    pub gossip: Gossip,
 }
 
 /// Reads a tree without its definitions; what is left of it is unknown.
@@ -93,6 +95,7 @@ pub fn read(members: &[Member], ignored: &[String], findings: &mut Findings) -> 
     calls::read_performance(&mut top, &mut layer.calls, ignored, findings);
     layer.unix_sockets = read_unix_sockets(&mut top, findings);
     layer.encryption = encryption::read(&mut top, findings);
+    layer.gossip = gossip::read(&mut top, findings);
     layer.telemetry = super::telemetry::read(&mut top, ignored, findings);
     read_own(&mut top, &mut layer, findings);
     keys::take_unused(&mut top, ignored, findings);
@@ -464,6 +467,7 @@ fn read_own(top: &mut Fields, layer: &mut Layer, findings: &mut Findings) {
     if let Some(bytes) = archive.and_then(|bytes| u64::try_from(bytes).ok()) {
         layer.http.limits.archive_bytes_max = bytes;
     }
+    gossip::read_own(&mut own, &mut layer.gossip, findings);
     layer.mass_failure = read_mass_failure(&mut own, findings);
     if let Some(mut block) = own.block("dns", findings) {
         layer.dns_listen = read_listen(&mut block, findings);

@@ -152,6 +152,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         data_dir,
         encryption,
         calls: Calls { bind, ..layer.calls },
+        pool: layer.gossip.finish(bind, flags.dev),
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),
         server_port: layer.server_port.and_then(|port| u16::try_from(port).ok()).unwrap_or(8300),

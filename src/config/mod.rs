@@ -8,6 +8,7 @@ mod encryption;
 mod flags;
 #[cfg(test)]
 mod fuzz;
+mod gossip;
 mod hcl;
 mod json;
 mod keys;
@@ -29,9 +30,11 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    agent::Calls,
+    agent::{Calls, PoolSettings},
     check::{Definition, ServiceDefinition},
-    dns, gossip, http,
+    dns,
+    gossip::Encryption,
+    http,
     server::MassFailure,
     telemetry as figures,
 };
@@ -64,6 +67,8 @@ pub struct Config {
     pub mass_failure: MassFailure,
     /// Where this agent listens for others, and how they ask each other.
     pub calls: Calls,
+    /// How this agent finds others, and is one of them.
+    pub pool: PoolSettings,
     /// Where agents reach this one.
     pub advertise: IpAddr,
     pub advertise_wan: IpAddr,
@@ -78,7 +83,7 @@ pub struct Config {
     pub http_sockets: Vec<http::UnixSocket>,
     pub telemetry: figures::Settings,
     /// Of gossip.
-    pub encryption: gossip::Encryption,
+    pub encryption: Encryption,
     pub scripts: Scripts,
     /// Output alone is told this late (halved, and up to as long again).
     pub check_update_interval: Duration,
@@ -133,6 +138,7 @@ impl Config {
             ("server", self.server != other.server),
             ("data_dir", self.data_dir != other.data_dir),
             ("lictor.free_bytes_min", self.free_bytes_min != other.free_bytes_min),
+            ("gossip_lan, serf_lan or another key of gossip", self.pool != other.pool),
             ("lictor.mass_failure_guard", self.mass_failure != other.mass_failure),
             ("bootstrap", self.may_begin != other.may_begin),
             ("bootstrap_expect", self.bootstrap_expect != other.bootstrap_expect),

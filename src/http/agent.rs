@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::onward::Elsewhere;
 use crate::{
-    catalog::{Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Text},
+    catalog::{Check, Command, Coordinate, NodeCoordinate, Reply, Service, Status, Subscribe, Text},
     check::{Definition, ServiceDefinition},
 };
 
@@ -89,7 +89,13 @@ pub trait Agent: Subscribe {
     /// Reads the configuration again; with any fault in it, nothing changes.
     fn reload(&self) -> Pending<'_, Result<(), Failure>>;
 
-    /// Leaves the others, and ends this agent in order; returns when that has begun.
+    /// Makes this agent one of those whom it finds at an address: of other datacenters, where `wan` is asked for.
+    fn join(&self, address: String, wan: bool) -> Pending<'_, Result<(), Failure>>;
+
+    /// Counts a failed member as one that has left; with `prune`, it is forgotten.
+    fn force_leave(&self, node: String, prune: bool, wan: bool) -> Pending<'_, Result<(), Failure>>;
+
+    /// Leaves the others, and ends this agent in order; returns when it has left, and the end has begun.
     fn leave(&self) -> Pending<'_, ()>;
 
     /// Tells an event to every agent of this datacenter.
@@ -103,8 +109,9 @@ pub trait Agent: Subscribe {
 
     fn about(&self) -> About;
 
-    /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for.
-    fn members(&self, wan: bool) -> Vec<Member>;
+    /// Whoever is known of this datacenter; of all datacenters, their servers, where `wan` is asked for. `None` where that is
+    /// not this agent's to know.
+    fn members(&self, wan: bool) -> Option<Vec<Member>>;
 
     /// Members that do not answer and are not believed to be gone, since many vanished at once; by name.
     fn unconfirmed(&self) -> Vec<Text>;
@@ -179,10 +186,21 @@ pub struct Event {
     pub time: u64,
 }
 
+/// Whether an agent is there, by the numbers that clients know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    #[default]
+    Alive = 1,
+    Leaving = 2,
+    Left = 3,
+    Failed = 4,
+}
+
 /// An agent, as others see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Member {
     pub name: Text,
+    pub status: Standing,
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     pub tags: Vec<(Text, Text)>,
@@ -231,6 +249,8 @@ pub struct About {
     pub dns_addrs: Vec<SocketAddr>,
     /// As others of its datacenter see it.
     pub member: Member,
+    /// Where it is, by the time that others take to answer it.
+    pub coordinate: Coordinate,
     /// Of the node.
     pub meta: Vec<(Text, Text)>,
     /// Figures by section: `agent`, `consul`, `raft` …

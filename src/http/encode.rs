@@ -7,7 +7,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::agent::Member;
 use crate::catalog::{
-    Check, Entry, Instance, Locality, Map, Node, Service, ServiceAddress, Session, Text, Weights,
+    Check, Coordinate, Entry, Instance, Locality, Map, Node, Service, ServiceAddress, Session, Text, Weights,
 };
 
 /// JSON being written. Commas come by themselves: whatever follows anything but an opening one needs one before it.
@@ -302,10 +302,19 @@ pub fn member(json: &mut Json, member: &Member) {
         json.key("Addr").text(&member.gossip.map(|gossip| gossip.ip().to_string()).unwrap_or_default());
         json.key("Port").number(member.gossip.map_or(0, |gossip| gossip.port()));
         pairs(json.key("Tags"), &member.tags);
-        json.key("Status").number(ALIVE);
+        json.key("Status").number(member.status as u8);
         for (name, version) in PROTOCOLS {
             json.key(name).number(*version);
         }
+    });
+}
+
+pub fn coordinate(json: &mut Json, coordinate: &Coordinate) {
+    json.object(|json| {
+        json.key("Vec").list(|json| coordinate.vec.iter().for_each(|part| json.float(*part)));
+        json.key("Error").float(coordinate.error);
+        json.key("Adjustment").float(coordinate.adjustment);
+        json.key("Height").float(coordinate.height);
     });
 }
 
@@ -411,9 +420,6 @@ pub fn pretty(compact: &[u8]) -> Vec<u8> {
     out.push(b'\n');
     out
 }
-
-/// The status of a member that answers.
-pub const ALIVE: i32 = 1;
 
 /// What Consul's members say they speak.
 pub const PROTOCOLS: &[(&str, i32)] = &[

@@ -27,7 +27,7 @@ mod settings;
 mod stream;
 mod v1;
 
-pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus};
+pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus, Standing};
 pub use body::Pieces;
 pub use counters::{Counters, Refused};
 pub use filter::pattern;

@@ -25,7 +25,8 @@ const CONSUL: &str = "consul";
 const ALIVE: &str = "Agent alive and reachable";
 const NOT_ALIVE: &str = "Agent not live or unreachable";
 /// Ours: the status beside it is that of before.
-const UNCONFIRMED: &str = "Unconfirmed: the agent does not answer, as many others do not since the same time; the status is the last one known";
+const UNCONFIRMED: &str = "Unconfirmed: the agent does not answer, as many others do not since the same time; the \
+                            status is the last one known, and `lictor operator confirm-failed` says that they are gone";
 
 /// What to write next so that the catalog says of this server what is true; `None` where it does. Nobody else has its name.
 pub fn reconcile_own(catalog: &Catalog, own: &Member) -> Option<Command> {

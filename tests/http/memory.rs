@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 use lictor::{
     catalog::{
-        Catalog, Check, Command, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription, Text,
-        Topic, Woken,
+        Catalog, Check, Command, Coordinate, NodeCoordinate, Reply, Service, Status, Subscribe, Subscription,
+        Text, Topic, Woken,
     },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
+    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus, Standing},
     raft::{ArchiveHead, read_archive, write_archive},
 };
 use tokio::sync::{broadcast, mpsc, watch};
@@ -385,6 +385,20 @@ impl Agent for Memory {
         before - unconfirmed.len()
     }
 
+    fn join(&self, address: String, wan: bool) -> Pending<'_, Result<(), Failure>> {
+        let is_known = address.starts_with("10.");
+        let refused =
+            || Failure::Other(format!("1 error occurred:\n\t* Failed to join {address}: {wan}\n\n"));
+        self.done(if is_known { Ok(()) } else { Err(refused()) })
+    }
+
+    fn force_leave(&self, node: String, prune: bool, wan: bool) -> Pending<'_, Result<(), Failure>> {
+        let is_known = node == "elm" || prune;
+        let shown = if wan { "" } else { &node };
+        let refused = || Failure::Other(format!("agent: No node found with name '{shown}'"));
+        self.done(if is_known { Ok(()) } else { Err(refused()) })
+    }
+
     fn leave(&self) -> Pending<'_, ()> {
         self.left.store(true, Ordering::SeqCst);
         self.done(())
@@ -414,18 +428,21 @@ impl Agent for Memory {
             server: true,
             dns_domain: "consul.".into(),
             dns_addrs: vec![([127, 0, 0, 1], 8600).into()],
-            member: self.members(false).remove(0),
+            member: self.members(false).unwrap_or_default().remove(0),
+            coordinate: Coordinate::origin(),
             meta: vec![pair("consul-network-segment", ""), pair("consul-version", "1.16.4")],
             stats: vec![("agent".into(), vec![pair("services", "1")])],
         }
     }
 
-    fn members(&self, wan: bool) -> Vec<Member> {
+    fn members(&self, wan: bool) -> Option<Vec<Member>> {
         let pair = |key: &str, value: &str| (Text::from(key), Text::from(value));
-        vec![Member {
+        let member = Member {
             name: if wan { "oak.north" } else { "oak" }.into(),
             gossip: Some(([10, 0, 0, 1], if wan { 8302 } else { 8301 }).into()),
             tags: vec![pair("role", "consul"), pair("dc", "north")],
-        }]
+            status: Standing::Alive,
+        };
+        Some(vec![member])
     }
 }

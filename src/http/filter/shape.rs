@@ -294,7 +294,7 @@ impl Shape for AgentMember {
             ["Port"] => {
                 Field::number(|member: &Member| member.gossip.as_ref().map_or(0, SocketAddr::port).into())
             }
-            ["Status"] => Field::number(|_| encode::ALIVE.into()),
+            ["Status"] => Field::number(|member: &Member| (member.status as u8).into()),
             ["Tags"] => Field::new(Kind::Keys, |member: &Member, holds| {
                 let has = |key: &str| member.tags.iter().any(|(tag, _)| **tag == *key);
                 holds(Found::Keys { is_empty: member.tags.is_empty(), has: &has })

@@ -139,7 +139,7 @@ async fn keyring(call: Call) -> Outcome {
     }
     let (agent, mut faults) = (&call.api.agent, Vec::new());
     for (pool, wan) in [("WAN", true), ("LAN", false)] {
-        let members = agent.members(wan);
+        let members = agent.members(wan).unwrap_or_default();
         let all = members.len();
         if all > 0 {
             faults.push(format!("{} ({pool}) error: {all}/{all} nodes reported failure", agent.datacenter()));

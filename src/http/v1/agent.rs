@@ -289,7 +289,7 @@ async fn about(call: Call) -> Outcome {
                 json.key("NodeName").text(&about.node);
                 json.key("ServerMode").flag(about.server);
             });
-            json.key("Coord").raw(NO_COORDINATE);
+            encode::coordinate(json.key("Coord"), &about.coordinate);
             encode::member(json.key("Member"), &about.member);
             json.key("Stats").object(|json| {
                 about.stats.iter().for_each(|(section, figures)| encode::pairs(json.key(section), figures));
@@ -331,5 +331,3 @@ fn config(json: &mut Json, datacenter: &str, about: &About) {
 
 /// Builds are alike whenever they are made.
 const BUILD_DATE: &str = "1970-01-01T00:00:00Z";
-/// Of a member that has not been measured.
-const NO_COORDINATE: &str = r#"{"Vec":[0,0,0,0,0,0,0,0],"Error":1.5,"Adjustment":0,"Height":0.00001}"#;

@@ -9,7 +9,7 @@ use crate::{
     http::{
         agent::ServerStatus,
         call::{Call, is_own_datacenter},
-        encode::Json,
+        encode::{self, Json},
         json::{Malformed, Object},
         read::Scope,
         reply::{Body, Fault, Outcome, Reply},
@@ -141,11 +141,6 @@ fn write(json: &mut Json, NodeCoordinate { node, segment, coordinate }: &NodeCoo
     json.object(|json| {
         json.key("Node").text(node);
         json.key("Segment").text(segment);
-        json.key("Coord").object(|json| {
-            json.key("Vec").list(|json| coordinate.vec.iter().for_each(|part| json.float(*part)));
-            json.key("Error").float(coordinate.error);
-            json.key("Adjustment").float(coordinate.adjustment);
-            json.key("Height").float(coordinate.height);
-        });
+        encode::coordinate(json.key("Coord"), coordinate);
     });
 }

@@ -1,10 +1,6 @@
-//! `/v1/agent/members` and its like: this agent among others (`http-api.md` §8.1). Nobody else is known before there is
-//! gossip: to join oneself is all that can be joined, and who is a member is alive.
-
-use std::net::{IpAddr, SocketAddr};
+//! `/v1/agent/members` and its like: this agent among others (`http-api.md` §8.1).
 
 use crate::http::{
-    agent::Member,
     call::Call,
     encode,
     filter::AgentMember,
@@ -43,10 +39,6 @@ pub const ROUTES: &[Route] = &[
     },
 ];
 
-/// Of Consul's pools of members, where an address says no port.
-const LAN_PORT: u16 = 8301;
-const WAN_PORT: u16 = 8302;
-
 /// Any value counts, `false` as well.
 fn wan(call: &Call) -> bool {
     call.query.get("wan").is_some()
@@ -57,7 +49,9 @@ async fn members(call: Call) -> Outcome {
         return Err(Fault::failed("Network segments are not supported in this version of Consul"));
     }
     let filter = call.filter::<AgentMember>()?;
-    let members = call.api.agent.members(wan(&call));
+    let Some(members) = call.api.agent.members(wan(&call)) else {
+        return Ok(Reply::json(|json| json.null()));
+    };
     Ok(Reply::json(|json| {
         json.list(|json| {
             let wanted = members.iter().filter(|member| filter.shows(member));
@@ -68,16 +62,8 @@ async fn members(call: Call) -> Outcome {
 
 async fn join(call: Call) -> Outcome {
     let wan = wan(&call);
-    let port = if wan { WAN_PORT } else { LAN_PORT };
-    let with_port = |ip: IpAddr| SocketAddr::new(ip, port);
-    let addr = call.rest.parse().ok().or_else(|| call.rest.parse().ok().map(with_port));
-    let is_here = |member: &Member| addr.is_some() && member.gossip == addr;
-    if call.api.agent.members(wan).iter().any(is_here) {
-        return Ok(Reply::empty());
-    }
-    let shown = addr.map_or(call.rest, |addr: SocketAddr| addr.to_string());
-    let fault = format!("Failed to join {shown}: this agent does not speak with others yet");
-    Err(Fault::failed(format!("1 error occurred:\n\t* {fault}\n\n")))
+    call.api.agent.join(call.rest.clone(), wan).await?;
+    Ok(Reply::empty())
 }
 
 /// The answer goes out before its connection ends with all others.
@@ -86,14 +72,8 @@ async fn leave(call: Call) -> Outcome {
     Ok(Reply::empty().last())
 }
 
-/// Whoever is alive stays.
 async fn force_leave(call: Call) -> Outcome {
-    let wan = wan(&call);
-    match call.api.agent.members(wan).iter().any(|member| *member.name == *call.rest) {
-        true => Ok(Reply::empty()),
-        false => {
-            let shown = if wan { "" } else { &call.rest };
-            Err(Fault::failed(format!("agent: No node found with name '{shown}'")))
-        }
-    }
+    let (wan, prune) = (wan(&call), call.query.has("prune"));
+    call.api.agent.force_leave(call.rest.clone(), prune, wan).await?;
+    Ok(Reply::empty())
 }

@@ -1,0 +1,415 @@
+//! Agents among each other: real processes on loopback addresses of their own. Who comes, fails, returns and leaves, and what
+//! becomes of it in the catalog and in DNS.
+
+mod support;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::{Command, Stdio},
+};
+
+use hickory_proto::rr::RecordType;
+use serde_json::{Value, json};
+use support::{Agent, fresh_address, wait_for};
+
+const ELM_ID: &str = "00000000-0000-0000-0000-0000000000e1";
+
+/// Alone at first, and quick to notice what happens: all intervals are those of dev mode.
+fn start(name: &str, arguments: &[&str]) -> Agent {
+    start_at(fresh_address(), name, arguments)
+}
+
+fn start_at(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
+    let agent = spawn(address, name, arguments);
+    agent.wait_for_log("agent running!");
+    agent
+}
+
+fn spawn(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = format!("-node={name}");
+    let arguments: Vec<&str> = ["-dev", &name].into_iter().chain(arguments.iter().copied()).collect();
+    Agent::launch(command, address, &arguments, &[])
+}
+
+fn join(agent: &Agent, to: &Agent) -> (u16, String) {
+    agent.request("PUT", &format!("/v1/agent/join/{}", to.address), "")
+}
+
+/// `oak` and `elm`, who know each other.
+fn pair() -> (Agent, Agent) {
+    let oak = start("oak", &[]);
+    let elm = start("elm", &[&format!("-node-id={ELM_ID}"), &format!("-retry-join={}", oak.address)]);
+    for agent in [&oak, &elm] {
+        wait_for_members(agent, "elm alive, oak alive");
+    }
+    (oak, elm)
+}
+
+/// `elm alive, oak failed`
+fn members(agent: &Agent) -> String {
+    let members = agent.get("/v1/agent/members");
+    let word = |status: &Value| match status.as_u64() {
+        Some(1) => "alive",
+        Some(2) => "leaving",
+        Some(3) => "left",
+        Some(4) => "failed",
+        _ => "?",
+    };
+    let members = members.as_array().unwrap().iter();
+    let told = members.map(|one| format!("{} {}", one["Name"].as_str().unwrap(), word(&one["Status"])));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+fn wait_for_members(agent: &Agent, expected: &str) {
+    wait_for(
+        &format!("members to be {expected:?}"),
+        || (members(agent) == expected).then_some(()),
+        || format!("{:?}\n{}", members(agent), agent.log()),
+    );
+}
+
+/// Status and output of a node's health; nothing where there is none.
+fn health(agent: &Agent, node: &str) -> Value {
+    let checks = agent.get(&format!("/v1/health/node/{node}"));
+    let checks = checks.as_array().unwrap();
+    let check = checks.iter().find(|check| check["CheckID"] == "serfHealth");
+    check.map_or(Value::Null, |check| json!([check["Status"], check["Output"]]))
+}
+
+fn wait_for_health(agent: &Agent, node: &str, expected: &Value) {
+    wait_for(
+        &format!("{node} to be {expected}"),
+        || (health(agent, node) == *expected).then_some(()),
+        || format!("{}\n{}", health(agent, node), agent.log()),
+    );
+}
+
+fn well() -> Value {
+    json!(["passing", "Agent alive and reachable"])
+}
+
+fn gone() -> Value {
+    json!(["critical", "Agent not live or unreachable"])
+}
+
+/// What a command says and its exit code.
+fn type_words(agent: &Agent, words: &[&str]) -> (String, String, i32) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    command.args(words).env("CONSUL_HTTP_ADDR", agent.http().to_string()).env_remove("CONSUL_HTTP_TOKEN");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = support::ended(child, support::DEADLINE);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
+}
+
+#[test]
+fn who_is_killed_fails_and_who_returns_is_back() {
+    let (oak, elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    let node = &oak.get("/v1/catalog/node/elm")["Node"];
+    assert_eq!((&node["ID"], &node["Address"]), (&json!(ELM_ID), &json!(elm.address.to_string())));
+    let web = r#"{"Node":"elm","SkipNodeUpdate":true,"Service":{"Service":"web","Port":80}}"#;
+    assert_eq!(oak.request("PUT", "/v1/catalog/register", web).0, 200);
+    let found = format!("A {}", elm.address);
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[&found]);
+
+    let address = elm.address;
+    elm.signal("KILL");
+    wait_for_members(&oak, "elm failed, oak alive");
+    wait_for_health(&oak, "elm", &gone());
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[]);
+    let (listed, _, code) = type_words(&oak, &["members", "-status=failed"]);
+    assert!(
+        code == 0 && listed.lines().count() == 2 && listed.contains("elm") && listed.contains("failed"),
+        "{listed}"
+    );
+    drop(elm);
+
+    let again = [&*format!("-node-id={ELM_ID}"), &*format!("-retry-join={}", oak.address)];
+    let elm = start_at(address, "elm", &again);
+    wait_for_members(&oak, "elm alive, oak alive");
+    wait_for_health(&oak, "elm", &well());
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[&found]);
+    wait_for_members(&elm, "elm alive, oak alive");
+}
+
+/// A machine that was set up anew has another id: it takes its name at once.
+#[test]
+fn a_quick_restart_with_another_id_takes_its_name() {
+    let (oak, elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    let address = elm.address;
+    elm.signal("KILL");
+    drop(elm);
+    let other = "00000000-0000-0000-0000-0000000000e2";
+    let _elm =
+        start_at(address, "elm", &[&format!("-node-id={other}"), &format!("-retry-join={}", oak.address)]);
+    wait_for(
+        "the node to have another id",
+        || (oak.get("/v1/catalog/node/elm")["Node"]["ID"] == other).then_some(()),
+        || format!("{}\n{}", oak.get("/v1/catalog/node/elm"), oak.log()),
+    );
+    wait_for_health(&oak, "elm", &well());
+}
+
+#[test]
+fn who_leaves_is_no_node_any_more() {
+    let (oak, mut elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    let (said, _, code) = type_words(&elm, &["leave"]);
+    assert_eq!((&*said, code), ("Graceful leave complete\n", 0), "{}", elm.log());
+    assert_eq!(elm.exit_code(), Some(0));
+    for text in ["Gracefully shutting down agent...", "Graceful exit completed", "Exit code: code=0"] {
+        elm.wait_for_log(text);
+    }
+    wait_for_members(&oak, "elm left, oak alive");
+    wait_for_health(&oak, "elm", &Value::Null);
+    assert_eq!(oak.get("/v1/catalog/node/elm"), Value::Null);
+}
+
+#[test]
+fn a_failed_member_is_made_to_leave_and_forgotten() {
+    let (oak, elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    elm.signal("KILL");
+    wait_for_members(&oak, "elm failed, oak alive");
+    assert_eq!(type_words(&oak, &["force-leave", "elm"]), (String::new(), String::new(), 0));
+    wait_for_members(&oak, "elm left, oak alive");
+    wait_for_health(&oak, "elm", &Value::Null);
+    assert_eq!(type_words(&oak, &["force-leave", "elm"]).2, 0, "it has left already");
+    assert_eq!(type_words(&oak, &["force-leave", "-prune", "elm"]).2, 0);
+    wait_for_members(&oak, "oak alive");
+    let (_, said, code) = type_words(&oak, &["force-leave", "elm"]);
+    let text = "Error force leaving: Unexpected response code: 500 (agent: No node found with name 'elm')\n";
+    assert_eq!((&*said, code), (text, 1));
+}
+
+/// Whoever is alive says so.
+#[test]
+fn one_that_is_alive_is_not_made_to_leave() {
+    let (oak, elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    assert_eq!(oak.request("PUT", "/v1/agent/force-leave/elm", "").0, 200);
+    wait_for_members(&oak, "elm alive, oak alive");
+    wait_for_members(&elm, "elm alive, oak alive");
+    wait_for_health(&oak, "elm", &well());
+}
+
+/// `config-cli.md` §2.6: a server goes without a word unless it is told otherwise.
+#[test]
+fn signals_end_an_agent_with_a_leave_or_without() {
+    let (oak, mut elm) = pair();
+    elm.signal("INT");
+    assert_eq!(elm.exit_code(), Some(1));
+    elm.wait_for_log("Graceful shutdown disabled. Exiting");
+    wait_for_members(&oak, "elm failed, oak alive");
+    drop(elm);
+
+    for (signal, key) in [("INT", "skip_leave_on_interrupt = false"), ("TERM", "leave_on_terminate = true")] {
+        let id = format!("-node-id={ELM_ID}");
+        let mut elm = start("elm", &[&id, &format!("-retry-join={}", oak.address), &format!("-hcl={key}")]);
+        wait_for_members(&oak, "elm alive, oak alive");
+        elm.signal(signal);
+        assert_eq!(elm.exit_code(), Some(0), "{}", elm.log());
+        wait_for_members(&oak, "elm left, oak alive");
+    }
+}
+
+#[test]
+fn whom_nobody_lets_in_is_told_why() {
+    let oak = start("oak", &[]);
+    let nobody = fresh_address();
+    let (status, text) = oak.request("PUT", &format!("/v1/agent/join/{nobody}"), "");
+    let dialled = format!("dial tcp {nobody}:8301: connect: connection refused");
+    assert_eq!(
+        (status, &*text),
+        (500, &*format!("1 error occurred:\n\t* Failed to join {nobody}:8301: {dialled}\n\n"))
+    );
+    let (said, error, code) = type_words(&oak, &["join", &nobody.to_string()]);
+    assert_eq!((&*said, code), ("", 1));
+    assert!(
+        error.starts_with(&format!("Error joining address '{nobody}': Unexpected response code: 500 (")),
+        "{error}"
+    );
+    assert!(error.ends_with("Failed to join any nodes.\n"), "{error}");
+
+    let south = start("pine", &["-datacenter=south"]);
+    let (status, text) = join(&south, &oak);
+    let refused = "part of wrong datacenter";
+    assert!(status == 500 && text.contains("Failed to join ") && text.contains(refused), "{status} {text}");
+    let twin = start("ash", &[&format!("-node-id={ELM_ID}")]);
+    let elm = start("elm", &[&format!("-node-id={ELM_ID}")]);
+    assert_eq!(join(&elm, &oak).0, 200);
+    wait_for_members(&oak, "elm alive, oak alive");
+    let (status, text) = join(&twin, &oak);
+    let refused = format!("has conflicting node ID '{ELM_ID}' with ");
+    assert!(status == 500 && text.contains(&refused), "{status} {text}");
+    assert_eq!(members(&oak), "elm alive, oak alive");
+
+    let (said, _, code) = type_words(&elm, &["join", &oak.address.to_string()]);
+    assert_eq!((&*said, code), ("Successfully joined cluster by contacting 1 nodes.\n", 0));
+}
+
+#[test]
+fn a_name_is_not_taken_from_one_that_is_alive() {
+    let (oak, elm) = pair();
+    wait_for_health(&oak, "elm", &well());
+    let other = start("elm", &[]);
+    let (status, text) = join(&other, &oak);
+    assert!(status == 500 && text.contains("elm"), "{status} {text}");
+    assert_eq!(members(&other), "elm alive", "it is alone");
+    let node = oak.get("/v1/catalog/node/elm");
+    assert_eq!(node["Node"]["Address"], elm.address.to_string());
+    assert_eq!(other.get("/v1/agent/self")["Config"]["NodeName"], "elm", "it answers all the same");
+}
+
+#[test]
+fn who_finds_nobody_gives_up_where_it_should() {
+    let nobody = fresh_address();
+    let arguments = [&*format!("-retry-join={nobody}"), "-retry-interval=20ms", "-retry-max=2"];
+    let mut agent = spawn(fresh_address(), "oak", &arguments);
+    assert_eq!(agent.exit_code(), Some(1), "{}", agent.log());
+    agent.wait_for_log("Exit code: code=1");
+    let log = agent.log();
+    let failed = |line: &&str| line.contains("Join cluster failed, will retry: cluster=LAN ");
+    let tries: Vec<&str> = log.lines().filter(failed).collect();
+    assert!(tries.len() == 2 && tries.iter().all(|line| line.ends_with(" retry_interval=20ms")), "{log}");
+    assert!(
+        log.contains("Retry join failed: error=\"agent: max join LAN retry exhausted, exiting\""),
+        "{log}"
+    );
+}
+
+/// What it knew of the others is in a file of its own.
+#[test]
+fn a_restarted_agent_finds_the_others_again() {
+    let oak = start("oak", &[]);
+    let folder = support::fresh_folder();
+    let run = |more: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let data = format!("-data-dir={}", folder.display());
+        let quick =
+            r#"-hcl=gossip_lan { probe_interval = "100ms" probe_timeout = "50ms" gossip_interval = "50ms" }"#;
+        let all = ["-server", "-bootstrap", "-node=elm", &data, quick, more];
+        let agent = Agent::launch(command, fresh_address(), &all, &[]);
+        agent.wait_for_log("agent running!");
+        agent
+    };
+    let elm = run(&format!("-retry-join={}", oak.address));
+    wait_for_members(&oak, "elm alive, oak alive");
+    wait_for_members(&elm, "elm alive, oak alive");
+    let kept = folder.join("serf/local.snapshot");
+    let read = || std::fs::read_to_string(&kept).unwrap_or_default();
+    wait_for("the other to be kept", || read().contains("\"oak\"").then_some(()), read);
+    elm.signal("KILL");
+    drop(elm);
+    wait_for_members(&oak, "elm failed, oak alive");
+    let elm = run("-log-level=DEBUG");
+    wait_for_members(&elm, "elm alive, oak alive");
+    wait_for_members(&oak, "elm alive, oak alive");
+
+    // Who left by its own will stays away, until it is told otherwise.
+    assert_eq!(elm.request("PUT", "/v1/agent/leave", "").0, 200);
+    wait_for_members(&oak, "elm left, oak alive");
+    drop(elm);
+    let elm = run("-rejoin");
+    wait_for_members(&elm, "elm alive, oak alive");
+    wait_for_members(&oak, "elm alive, oak alive");
+    drop(elm);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn events_reach_those_whom_they_are_for() {
+    let (oak, elm) = pair();
+    let (said, _, code) = type_words(&oak, &["event", "-name=deploy", "-node=^elm$", "v2"]);
+    assert!(code == 0 && said.starts_with("Event ID: "), "{said}");
+    let id = said.trim_start_matches("Event ID: ").trim().to_string();
+    let heard = |agent: &Agent| agent.get("/v1/event/list?name=deploy");
+    wait_for(
+        "the event to be heard",
+        || (heard(&elm)[0]["ID"] == id).then_some(()),
+        || format!("{}\n{}", heard(&elm), elm.log()),
+    );
+    let event = &heard(&elm)[0];
+    assert_eq!((&event["Payload"], &event["NodeFilter"]), (&json!("djI="), &json!("^elm$")));
+    assert!(event["LTime"].as_u64().unwrap() > 0);
+    assert_eq!(heard(&oak), json!([]));
+    assert_eq!(elm.request("PUT", "/v1/event/fire/all", "").0, 200);
+    let all = |agent: &Agent| agent.get("/v1/event/list?name=all").as_array().unwrap().len();
+    for agent in [&oak, &elm] {
+        wait_for("both to hear it", || (all(agent) == 1).then_some(()), || agent.log());
+    }
+}
+
+#[test]
+fn distances_are_measured() {
+    let (oak, elm) = pair();
+    let told = |agent: &Agent| agent.get("/v1/coordinate/nodes").as_array().unwrap().len();
+    wait_for("its coordinate to be told", || (told(&oak) > 0).then_some(()), || oak.log());
+    let own = oak.get("/v1/agent/self")["Coord"].clone();
+    assert!(own["Error"].as_f64().unwrap() < 1.5, "{own}");
+    let (said, error, code) = type_words(&oak, &["rtt", "oak", "oak"]);
+    assert!(
+        code == 0
+            && said.starts_with("Estimated oak <-> oak rtt: ")
+            && said.ends_with(" ms (using LAN coordinates)\n"),
+        "{said}{error}"
+    );
+    assert_eq!(type_words(&elm, &["rtt", "nobody"]).2, 1);
+}
+
+/// Another port on one address, and names to look up.
+#[test]
+fn members_speak_ipv6_too() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        println!("skipped: this machine has no IPv6");
+        return;
+    }
+    let port = 20_000 + (std::process::id() % 10_000) as u16 * 4;
+    let at = |port: u16| SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+    let run = |name: &str, port: u16, more: &str| {
+        let (serf, server) = (format!("-serf-lan-port={port}"), format!("-server-port={}", port + 2));
+        start(name, &["-bind=::1", &serf, &server, more])
+    };
+    let oak = run("oak", port, "-log-level=DEBUG");
+    let elm = run("elm", port + 1, &format!("-retry-join={}", at(port)));
+    for agent in [&oak, &elm] {
+        wait_for_members(agent, "elm alive, oak alive");
+    }
+    wait_for_health(&oak, "elm", &well());
+    assert_eq!(oak.get("/v1/catalog/node/elm")["Node"]["Address"], "::1");
+    let (listed, _, _) = type_words(&oak, &["members"]);
+    assert!(listed.contains(&at(port + 1).to_string()), "{listed}");
+}
+
+#[test]
+fn who_is_not_of_the_allowed_networks_is_not_let_in() {
+    let oak = start("oak", &["-serf-lan-allowed-cidrs=10.0.0.0/8"]);
+    let elm = start("elm", &[]);
+    let (status, text) = join(&elm, &oak);
+    assert_eq!(status, 500, "{text}");
+    assert_eq!(members(&oak), "oak alive");
+}
+
+#[test]
+fn members_are_told_of_in_figures() {
+    let (oak, elm) = pair();
+    let stats = |agent: &Agent, key: &str| agent.get("/v1/agent/self")["Stats"]["serf_lan"][key].clone();
+    assert_eq!((stats(&oak, "members"), stats(&oak, "failed")), (json!("2"), json!("0")));
+    elm.signal("KILL");
+    wait_for_members(&oak, "elm failed, oak alive");
+    assert_eq!((stats(&oak, "members"), stats(&oak, "failed")), (json!("2"), json!("1")));
+    let metrics = oak.get("/v1/agent/metrics");
+    let names: Vec<&str> = ["Gauges", "Counters", "Samples"]
+        .iter()
+        .flat_map(|kind| metrics[kind].as_array().unwrap())
+        .map(|figure| figure["Name"].as_str().unwrap())
+        .collect();
+    for name in ["consul.memberlist.udp.sent", "consul.memberlist.msg.suspect", "oak.members.unconfirmed"] {
+        assert!(names.iter().any(|found| found.ends_with(name)), "{name} is not among {names:?}");
+    }
+}
