@@ -35,6 +35,33 @@ macro_rules! scripts {
 
 scripts! { catalog conventions kv maintenance operator services snapshot waiting }
 
+#[test]
+fn keyring() {
+    let agent = script::start(&["-encrypt=AQEBAQEBAQEBAQEBAQEBAQ=="]);
+    script::run_by("keyring.txt", &agent);
+    let of_pool = |wan: bool| {
+        serde_json::json!({
+            "WAN": wan, "Datacenter": "dc1", "Segment": "",
+            "Keys": {"AgICAgICAgICAgICAgICAgICAgICAgIC": 1}, "PrimaryKeys": {"AgICAgICAgICAgICAgICAgICAgICAgIC": 1},
+            "NumNodes": 1,
+        })
+    };
+    assert_eq!(agent.get("/v1/operator/keyring"), serde_json::json!([of_pool(true), of_pool(false)]));
+    assert_eq!(agent.get("/v1/operator/keyring?local-only"), serde_json::json!([of_pool(false)]));
+}
+
+#[test]
+fn keygen_prints_a_key() {
+    let key = || {
+        let output = Command::new(BINARY).arg("keygen").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (one, other) = (key(), key());
+    assert_eq!(base64::Engine::decode(&base64::prelude::BASE64_STANDARD, one.trim_end()).unwrap().len(), 32);
+    assert_ne!(one, other);
+}
+
 /// A command of ours that finds the agent.
 pub fn lictor(agent: &Agent, words: &[String]) -> Command {
     let mut command = Command::new(BINARY);

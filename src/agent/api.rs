@@ -21,7 +21,10 @@ use crate::{
     },
     check::{Definition, ServiceDefinition, cut_output},
     count::Spread,
-    http::{self, About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus},
+    http::{
+        self, About, Agent, Archive, Event, Failure, KeyOperation, KeyReport, Live, Member, Pending,
+        ServerStatus,
+    },
 };
 
 /// An event that is told here.
@@ -206,6 +209,10 @@ impl Agent for Shared {
             }
             Some(telemetry.prometheus_text(&self.read_figures(Spread::read).await))
         })
+    }
+
+    fn keyring(&self, operation: KeyOperation, local_only: bool) -> Pending<'_, Vec<KeyReport>> {
+        Box::pin(self.change_keyring(operation, local_only))
     }
 
     fn unconfirmed(&self) -> Vec<Text> {

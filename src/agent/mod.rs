@@ -19,6 +19,7 @@ mod forward;
 mod host;
 mod join;
 mod keep;
+mod keyring;
 mod local;
 mod mirror;
 mod pool;
@@ -243,6 +244,7 @@ impl Agent {
         let unfinished = services.clone().drop_guard();
         let folder = data_dir.as_ref().map(DataDir::path).filter(|_| keeping.state);
         let coordinates = reloadable.http.coordinates;
+        let wan_keys = keyring::of_wan(&identity, &encryption)?;
         let (pool, pool_task) =
             pool::start(&identity, &pool_settings, coordinates, encryption, folder, services.clone())?;
         let rpc_address = (calls.bind, identity.server_port).into();
@@ -291,6 +293,7 @@ impl Agent {
             leaving: CancellationToken::new(),
             alone: CancellationToken::new(),
             pool,
+            wan_keys,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
             zones: Arc::default(),

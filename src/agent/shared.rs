@@ -18,7 +18,7 @@ use crate::{
     catalog::{Map, Node, Text},
     check::Runner,
     dns,
-    gossip::Pool,
+    gossip::{KeptKeyring, Pool},
     http,
 };
 
@@ -41,6 +41,8 @@ pub struct Shared {
     /// Cancelled when nobody was found whom this agent was to join.
     pub(super) alone: CancellationToken,
     pub(super) pool: Pool,
+    /// Of the pool between datacenters, which this agent is not in yet.
+    pub(super) wan_keys: Option<Arc<KeptKeyring>>,
     pub(super) dns: Arc<ArcSwap<dns::Settings>>,
     pub(super) dns_addrs: Vec<SocketAddr>,
     pub(super) zones: Arc<zones::Zones>,

@@ -234,6 +234,8 @@ fn banner(config: &Config, identity: &Identity) {
         }
     }
     let (http, dns) = (first_port(&config.http_addrs), first_port(&config.dns_addrs));
+    let keyring = config.encryption.keyring.as_ref();
+    let encrypted = config.encryption.key.is_some() || keyring.is_some_and(|file| file.exists());
     let rows = [
         ("Version", format!("'{COMPATIBLE_VERSION}' (lictor {})", env!("CARGO_PKG_VERSION"))),
         ("Node ID", format!("'{}'", identity.node_id)),
@@ -242,6 +244,7 @@ fn banner(config: &Config, identity: &Identity) {
         ("Server", format!("{} (Bootstrap: {})", config.server, config.may_begin)),
         ("Client Addr", format!("[{}] (HTTP: {http}, DNS: {dns})", clients.join(" "))),
         ("Cluster Addr", format!("{} (LAN: {})", identity.advertise, identity.serf_lan_port)),
+        ("Gossip Encryption", encrypted.to_string()),
     ];
     println!("==> Starting Consul agent...");
     for (label, value) in rows {

@@ -11,6 +11,7 @@ mod dns;
 mod event;
 mod info;
 mod keygen;
+mod keyring;
 mod kv;
 mod leave;
 mod line;
@@ -59,6 +60,7 @@ const COMMANDS: &[&Command] = &[
     &info::COMMAND,
     &members::JOIN,
     &keygen::COMMAND,
+    &keyring::COMMAND,
     &kv::DELETE,
     &kv::EXPORT,
     &kv::GET,

@@ -1,7 +1,7 @@
 //! What this room asks of the agent that it speaks for, and nothing more: it may not know the rooms above it, so the
 //! agent implements this trait. Tests implement it over a catalog in memory.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, io, net::SocketAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -119,6 +119,9 @@ pub trait Agent: Subscribe {
     /// An operator's word that they are gone: this one, or all. How many they were.
     fn confirm_failed(&self, node: Option<&str>) -> usize;
 
+    /// Does it with the keys of gossip, on every member of every pool of this agent; with `local_only`, on this one alone.
+    fn keyring(&self, operation: KeyOperation, local_only: bool) -> Pending<'_, Vec<KeyReport>>;
+
     /// The machine that this agent runs on, as JSON.
     fn host(&self) -> Pending<'static, Vec<u8>>;
 
@@ -204,6 +207,28 @@ pub struct Member {
     /// Where members speak with it.
     pub gossip: Option<SocketAddr>,
     pub tags: Vec<(Text, Text)>,
+}
+
+/// What is done with the keys of gossip; a key is in base64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOperation {
+    List,
+    Install(String),
+    Use(String),
+    Remove(String),
+}
+
+/// What the members of a pool said to that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyReport {
+    pub wan: bool,
+    pub members: usize,
+    /// Why it is not done everywhere, and by member, why it is not done there.
+    pub fault: Option<String>,
+    pub messages: BTreeMap<Text, String>,
+    /// By key: how many members have it, and how many use it.
+    pub keys: BTreeMap<String, usize>,
+    pub primary: BTreeMap<String, usize>,
 }
 
 /// An archive on its way.

@@ -27,7 +27,10 @@ mod settings;
 mod stream;
 mod v1;
 
-pub use agent::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus, Standing};
+pub use agent::{
+    About, Agent, Archive, Event, Failure, KeyOperation, KeyReport, Live, Member, Pending, ServerStatus,
+    Standing,
+};
 pub use body::Pieces;
 pub use counters::{Counters, Refused};
 pub use filter::pattern;

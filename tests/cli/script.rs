@@ -17,8 +17,17 @@ const OTHER_ID: &str = "00000000-0000-0000-0000-00000000000b";
 /// thing, `session NAME` makes one. What came of it stands
 /// behind: `  ` a line of output, `! ` one of standard error, `exit CODE` where that is not 0.
 pub fn run(file: &str) {
-    let arguments = ["-dev", "-advertise=10.0.0.1", &format!("-node-id={NODE_ID}")];
-    let agent = Agent::start(&arguments);
+    run_by(file, &start(&[]));
+}
+
+/// An agent that scripts run by, with more flags.
+pub fn start(flags: &[&str]) -> Agent {
+    let id = format!("-node-id={NODE_ID}");
+    Agent::start(&[&["-dev", "-advertise=10.0.0.1", &id], flags].concat())
+}
+
+/// As [`run`], by this agent.
+pub fn run_by(file: &str, agent: &Agent) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli").join(file);
     let script = fs::read_to_string(&path).unwrap();
     let (mut written, mut names) = (String::new(), Vec::new());
@@ -33,7 +42,7 @@ pub fn run(file: &str) {
             input.push_str(&format!("{}\n", &more[2..]));
             written.push_str(&format!("{more}\n"));
         }
-        written.push_str(&step(&agent, line, &input, &mut names));
+        written.push_str(&step(agent, line, &input, &mut names));
     }
     if std::env::var("LICTOR_EXPECT").is_ok_and(|mode| mode == "write") {
         fs::write(&path, written).unwrap();

@@ -16,7 +16,10 @@ use lictor::{
         Text, Topic, Woken,
     },
     check::{Definition, Kind, ServiceDefinition},
-    http::{About, Agent, Archive, Event, Failure, Live, Member, Pending, ServerStatus, Standing},
+    http::{
+        About, Agent, Archive, Event, Failure, KeyOperation, KeyReport, Live, Member, Pending, ServerStatus,
+        Standing,
+    },
     raft::{ArchiveHead, read_archive, write_archive},
 };
 use tokio::sync::{broadcast, mpsc, watch};
@@ -397,6 +400,20 @@ impl Agent for Memory {
         let shown = if wan { "" } else { &node };
         let refused = || Failure::Other(format!("agent: No node found with name '{shown}'"));
         self.done(if is_known { Ok(()) } else { Err(refused()) })
+    }
+
+    /// Nobody here has keys.
+    fn keyring(&self, _: KeyOperation, local_only: bool) -> Pending<'_, Vec<KeyReport>> {
+        let pools = if local_only { vec![false] } else { vec![true, false] };
+        let reports = pools.into_iter().map(|wan| {
+            let refused = |member: &Member| {
+                (member.name.clone(), "Keyring is empty (encryption not enabled)".to_string())
+            };
+            let messages = self.members(wan).unwrap_or_default().iter().map(refused).collect();
+            let fault = Some("1/1 nodes reported failure".into());
+            KeyReport { wan, members: 1, fault, messages, ..KeyReport::default() }
+        });
+        self.done(reports.collect())
     }
 
     fn leave(&self) -> Pending<'_, ()> {

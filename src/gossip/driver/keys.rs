@@ -13,7 +13,7 @@ use crate::{
     catalog::Text,
     gossip::{
         file,
-        keyring::{Key, Keyring, Operation, Refusal, Report, Said},
+        keyring::{Key, Keyring, Operation, Report, Said},
         machine::Query,
         pool::Encryption,
     },
@@ -72,15 +72,17 @@ impl Keys {
         Keys { file, waiting: VecDeque::new(), writing: None, gathered: HashMap::new(), queries: 0 }
     }
 
-    /// Something that all members are to do: the query that asks them, or `None` where too many are under way.
+    /// Something that all members are to do: the query that asks them, unless too many are under way.
     pub fn ask(
         &mut self,
         operation: Operation,
         members: usize,
         reply: oneshot::Sender<Report>,
+        own: &Text,
     ) -> Option<(u64, Vec<u8>)> {
         self.gathered.retain(|_, gathering| !gathering.reply.is_closed());
         if self.gathered.len() >= GATHERED_MAX {
+            say(To::Here(reply), Said::Refused("too many changes of keyrings are under way".into()), own);
             return None;
         }
         let payload = encode(&Asked::V1(operation));
@@ -213,11 +215,4 @@ pub fn keyring_of(encryption: &Encryption) -> Result<Keyring, String> {
 fn read(path: &Path) -> Result<Option<Keyring>, String> {
     let Some(bytes) = file::read(path)? else { return Ok(None) };
     Keyring::parse(&bytes).map(Some).map_err(|fault| format!("{}: {fault}", path.display()))
-}
-
-/// Where nobody can be asked.
-pub fn refused(own: &Text, refusal: &Refusal) -> Report {
-    let mut report = Report::of(1);
-    report.add(own, Said::Refused(refusal.to_string()));
-    report
 }

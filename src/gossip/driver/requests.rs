@@ -9,7 +9,7 @@ use super::{
 };
 use crate::gossip::{
     file,
-    keyring::{Operation, Refusal, Report},
+    keyring::{Operation, Report},
     pool::Request,
 };
 
@@ -41,14 +41,12 @@ impl Driver {
     /// On every member, this one among them, as long as they understand each other at all.
     fn change_keyring(&mut self, operation: Operation, local_only: bool, reply: oneshot::Sender<Report>) {
         let keyring = self.keyring();
-        if keyring.is_empty() {
-            let _nobody_waits = reply.send(keys::refused(&self.name, &Refusal::Empty));
-        } else if local_only {
+        if local_only {
             let steps = self.keys.add(operation, To::Here(reply), &keyring, &self.name);
             self.walk(steps);
         } else {
             let members = self.machine.members().values().filter(|member| member.status.is_here()).count();
-            if let Some((id, payload)) = self.keys.ask(operation, members, reply)
+            if let Some((id, payload)) = self.keys.ask(operation, members, reply, &self.name)
                 && let Err(error) = self.machine.query(id, keys::QUERY.into(), payload, now())
             {
                 tracing::error!(%error, "members cannot be asked for their keyrings");

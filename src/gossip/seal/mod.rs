@@ -16,6 +16,7 @@ mod stream;
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey},
     digest::{SHA256, digest},
@@ -42,7 +43,7 @@ pub struct Seal {
     packets_sealed: u64,
     chunks_sealed: u64,
     /// Of others' starts; what is not here is derived again.
-    subkeys: HashMap<(u32, u64), LessSafeKey>,
+    subkeys: HashMap<(u32, u64), LessSafeKey, RandomState>,
     heard: Heard,
 }
 
@@ -137,7 +138,7 @@ impl Seal {
             start,
             packets_sealed: 0,
             chunks_sealed: 0,
-            subkeys: HashMap::new(),
+            subkeys: HashMap::default(),
             heard: Heard::default(),
         };
         seal.set_keyring(keyring);
@@ -247,28 +248,20 @@ impl Seal {
             return Err(Refused::Replayed);
         }
         let beside = beside(head, space, label, place);
-        let subkey = self.subkey(id, origin.start).ok_or(Refused::Key)?;
-        let plain = subkey
-            .open_in_place(nonce(space, origin.count), Aad::from(beside), inside)
-            .map_err(|_| Refused::Broken)?;
-        self.remember_subkey(id, origin.start, subkey);
-        Ok((plain, Some(origin)))
-    }
-
-    /// Ours is among them: members that share an address hear themselves.
-    fn subkey(&mut self, id: u32, start: u64) -> Option<LessSafeKey> {
-        if let Some(known) = self.subkeys.remove(&(id, start)) {
-            return Some(known);
+        let (nonce, beside) = (nonce(space, origin.count), Aad::from(beside));
+        if let Some(known) = self.subkeys.get(&(id, origin.start)) {
+            let plain = known.open_in_place(nonce, beside, inside).map_err(|_| Refused::Broken)?;
+            return Ok((plain, Some(origin)));
         }
-        self.keys.iter().find(|key| key.id == id).map(|key| derive(&key.root, start))
-    }
-
-    /// Only of whoever proved to have the key; beyond the bound all are derived again, 1.4 µs each.
-    fn remember_subkey(&mut self, id: u32, start: u64, subkey: LessSafeKey) {
+        let key = self.keys.iter().find(|key| key.id == id).ok_or(Refused::Key)?;
+        let subkey = derive(&key.root, origin.start);
+        let plain = subkey.open_in_place(nonce, beside, inside).map_err(|_| Refused::Broken)?;
+        // Only of whoever proved to have the key; beyond the bound all are derived again, 1.4 µs each.
         if self.subkeys.len() >= SUBKEYS_MAX {
             self.subkeys.clear();
         }
-        self.subkeys.insert((id, start), subkey);
+        self.subkeys.insert((id, origin.start), subkey);
+        Ok((plain, Some(origin)))
     }
 }
 

@@ -4,10 +4,12 @@
 
 use std::collections::HashMap;
 
+use ahash::RandomState;
+
 /// By sender's start (see [`super::Origin`]) and space of counting.
 #[derive(Default)]
 pub struct Heard {
-    windows: HashMap<(u64, u8), Window>,
+    windows: HashMap<(u64, u8), Window, RandomState>,
     /// Of the last one taken; says which windows are the oldest.
     taken: u64,
 }

@@ -1,4 +1,4 @@
-//! Routes of what is not here: access control, the mesh, configuration entries, peerings, encryption of gossip
+//! Routes of what is not here: access control, the mesh, configuration entries, peerings
 //! (`http-api.md` §9.10, §9.12, §9.13). They answer as Consul does where that is off, or where there is none of it, so
 //! that clients which look go on; nothing is taken that is not kept.
 
@@ -57,7 +57,6 @@ pub const ROUTES: &[Route] = &[
     route("/v1/peering/", &["GET", "DELETE"], |call| Box::pin(peering(call))),
     route("/v1/peering/token", &["POST"], |call| Box::pin(peer(call, "generating a new peering token"))),
     route("/v1/peering/establish", &["POST"], |call| Box::pin(peer(call, "establishing a peering"))),
-    route("/v1/operator/keyring", &["GET", "POST", "PUT", "DELETE"], |call| Box::pin(keyring(call))),
 ];
 
 const fn route(path: &'static str, methods: &'static [&'static str], handler: Handler) -> Route {
@@ -124,31 +123,6 @@ async fn peer(call: Call, what: &str) -> Outcome {
         true => Err(Fault::failed("Peering is not supported by this agent")),
         false => Err(Fault::bad(format!("PeerName is required in the payload when {what}."))),
     }
-}
-
-/// Every pool is asked, and every member of it says that it has no keys.
-async fn keyring(call: Call) -> Outcome {
-    let factor = call.query.get("relay-factor").map_or(Some(0), |factor| factor.parse().ok());
-    if factor.is_none_or(|factor: u8| factor > 5) {
-        let fault = "Invalid relay-factor: Relay factor must be in range: [0, 5]";
-        return Err(Fault::bad(fault));
-    }
-    if !call.is_get() && call.query.has("local-only") {
-        let fault = "Invalid use of local-only: local-only can only be set for list requests";
-        return Err(Fault::bad(fault));
-    }
-    let (agent, mut faults) = (&call.api.agent, Vec::new());
-    for (pool, wan) in [("WAN", true), ("LAN", false)] {
-        let members = agent.members(wan).unwrap_or_default();
-        let all = members.len();
-        if all > 0 {
-            faults.push(format!("{} ({pool}) error: {all}/{all} nodes reported failure", agent.datacenter()));
-        }
-        let of_member = |name| format!("{name}: Keyring is empty (encryption not enabled)");
-        faults.extend(members.iter().map(|member| of_member(&member.name)));
-    }
-    let lines: String = faults.iter().map(|fault| format!("\n\t* {fault}")).collect();
-    Err(Fault::failed(format!("{} errors occurred:{lines}\n\n", faults.len())))
 }
 
 const KINDS: &[&str] = &[

@@ -10,6 +10,7 @@ mod event;
 #[cfg(test)]
 mod fuzz;
 mod health;
+mod keyring;
 mod kv;
 mod member;
 mod operator;
@@ -35,6 +36,7 @@ pub const OF_THE_DATACENTER: &[&[Route]] = &[
     catalog::ROUTES,
     coordinate::ROUTES,
     health::ROUTES,
+    keyring::ROUTES,
     kv::ROUTES,
     operator::ROUTES,
     query::ROUTES,
