@@ -418,6 +418,34 @@ async fn rubbish_changes_nothing() {
     }
 }
 
+/// Whoever begins streams and says nothing takes part of the seats only, and those until a deadline.
+#[tokio::test]
+async fn silent_streams_keep_nobody_out() {
+    let mut slow = settings("one", address());
+    slow.node.timing.stream_timeout = Duration::from_secs(3600);
+    let one = Member::start(slow);
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(tokio::net::TcpStream::connect(one.address()).await.unwrap());
+    }
+    let traffic = Arc::clone(one.pool.traffic());
+    wait_for("the others to be closed", || (traffic.streams_shed.get() >= 136).then_some(())).await;
+    let two = Member::start(settings("two", address()));
+    two.join(one.address()).await.unwrap();
+    one.sees(2, Status::Alive).await;
+    drop(silent);
+    two.stop().await;
+    one.stop().await;
+
+    let mut quick = settings("three", address());
+    quick.node.timing.stream_timeout = Duration::from_millis(50);
+    let three = Member::start(quick);
+    let _silent = tokio::net::TcpStream::connect(three.address()).await.unwrap();
+    let traffic = Arc::clone(three.pool.traffic());
+    wait_for("the deadline of a silent stream", || (traffic.streams_broken.get() == 1).then_some(())).await;
+    three.stop().await;
+}
+
 #[tokio::test]
 async fn whoever_is_not_allowed_is_not_heard() {
     let allowed = vec!["127.83.0.0/16".parse().unwrap()];

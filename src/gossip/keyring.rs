@@ -298,6 +298,14 @@ mod tests {
     }
 
     #[test]
+    fn kept_files_of_every_version_are_read() {
+        let kept = include_bytes!("../../tests/formats/v3/serf/local.keyring");
+        let ring = Keyring::parse(kept).unwrap();
+        assert_eq!(ring.keys(), [key(2), Key::of(vec![1; 32]).unwrap()]);
+        assert_eq!(ring.json().as_bytes(), kept);
+    }
+
+    #[test]
     fn a_report_counts_who_has_what() {
         let mut report = Report::of(3);
         report.add(&"a".into(), Said::Keys(vec![key(1), key(2)]));

@@ -15,6 +15,8 @@ pub struct Traffic {
     pub streams_out: Counter,
     pub stream_bytes_in: Counter,
     pub stream_bytes_out: Counter,
+    /// Streams that were closed at once, since their host has as many as it may.
+    pub streams_shed: Counter,
     /// Streams that ended before their end.
     pub streams_broken: Counter,
     /// Packets that the system did not take: they count as lost on their way.

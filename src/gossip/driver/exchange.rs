@@ -1,11 +1,11 @@
 //! What goes out, and streams, each in a task of its own that ends with its deadline.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::hash_map::Entry, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{
-    ACCEPT_AGAIN, ASKED_MAX, Done, Driver, Incoming, PACKET_BYTES_MAX, lock, now, socket,
+    ACCEPT_AGAIN, ASKED_MAX, Done, Driver, Incoming, PACKET_BYTES_MAX, SERVED_OF_HOST_MAX, lock, now, socket,
     stream::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX, Stream, StreamError},
 };
 use crate::gossip::{
@@ -72,8 +72,13 @@ impl Driver {
         if !self.may_speak(from) {
             return;
         }
+        let of_host = self.served_of.entry(from.ip()).or_default();
+        if *of_host >= SERVED_OF_HOST_MAX {
+            return self.shared.traffic.streams_shed.add(1);
+        }
         // Only this task takes seats, and none accepts without one.
         let Ok(seat) = Arc::clone(&self.served).try_acquire_owned() else { return };
+        *of_host += 1;
         self.shared.traffic.streams_in.add(1);
         let (seal, traffic, room) =
             (Arc::clone(&self.seal), Arc::clone(&self.shared.traffic), Arc::clone(&self.room_in));
@@ -97,5 +102,20 @@ impl Driver {
             let late = |_| Err(StreamError::Io(io::ErrorKind::TimedOut.into()));
             Done::Served(from, timeout(deadline, exchange).await.unwrap_or_else(late))
         });
+    }
+
+    /// A stream that another one began is over.
+    pub(super) fn served(&mut self, from: SocketAddr, outcome: Result<(), StreamError>) {
+        if let Entry::Occupied(mut of_host) = self.served_of.entry(from.ip()) {
+            *of_host.get_mut() -= 1;
+            if *of_host.get() == 0 {
+                of_host.remove();
+            }
+        }
+        match outcome {
+            Ok(()) | Err(StreamError::Closed) => {}
+            Err(StreamError::Refused(refused)) => self.complain(refused, from),
+            Err(StreamError::Io(_)) => self.shared.traffic.streams_broken.add(1),
+        }
     }
 }

@@ -216,3 +216,81 @@ fn read(path: &Path) -> Result<Option<Keyring>, String> {
     let Some(bytes) = file::read(path)? else { return Ok(None) };
     Keyring::parse(&bytes).map(Some).map_err(|fault| format!("{}: {fault}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Key {
+        Key::of(vec![byte; 16]).unwrap()
+    }
+
+    fn ask(
+        keys: &mut Keys,
+        operation: Operation,
+        keyring: &Keyring,
+    ) -> (Vec<Step>, oneshot::Receiver<Report>) {
+        let (reply, answer) = oneshot::channel();
+        (keys.add(operation, To::Here(reply), keyring, &"oak".into()), answer)
+    }
+
+    /// The second change begins when the first one is on the disk, and from what that came to.
+    #[test]
+    fn one_change_after_the_other_is_written() {
+        let (mut keys, own) = (Keys::new(Some("serf/local.keyring".into())), Text::from("oak"));
+        let ring = Keyring::new(Some(key(1)));
+        let (steps, mut installed) = ask(&mut keys, Operation::Install(key(2)), &ring);
+        assert!(matches!(&steps[..], [Step::Write(_, json)] if json.matches('=').count() == 4));
+        let (steps, mut used) = ask(&mut keys, Operation::Use(key(2)), &ring);
+        assert!(steps.is_empty() && installed.try_recv().is_err());
+        let steps = keys.written(Ok(()), &ring, &own);
+        let [Step::Use(ring), Step::Write(..)] = &steps[..] else { panic!("{}", steps.len()) };
+        assert_eq!(installed.try_recv().unwrap().keys.len(), 2);
+        assert!(used.try_recv().is_err());
+        let steps = keys.written(Ok(()), ring, &own);
+        assert!(matches!(&steps[..], [Step::Use(ring)] if ring.primary() == Some(&key(2))));
+        assert_eq!(used.try_recv().unwrap().primary, [(key(2).base64(), 1)].into());
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_not_done() {
+        let (mut keys, own) = (Keys::new(Some("serf/local.keyring".into())), Text::from("oak"));
+        let ring = Keyring::new(Some(key(1)));
+        let (_, mut installed) = ask(&mut keys, Operation::Install(key(2)), &ring);
+        assert!(keys.written(Err("no space left".into()), &ring, &own).is_empty());
+        assert_eq!(installed.try_recv().unwrap().refused[&own], "no space left");
+        // What changes nothing needs no disk.
+        let (steps, mut listed) = ask(&mut keys, Operation::List, &ring);
+        assert!(steps.is_empty() && listed.try_recv().unwrap().keys.len() == 1);
+    }
+
+    #[test]
+    fn changes_that_wait_have_an_end() {
+        let mut keys = Keys::new(Some("serf/local.keyring".into()));
+        let ring = Keyring::new(Some(key(1)));
+        let mut waiting: Vec<_> =
+            (2..=100).map(|byte| ask(&mut keys, Operation::Install(key(byte)), &ring).1).collect();
+        let refused = waiting.iter_mut().filter_map(|answer| answer.try_recv().ok()).count();
+        assert_eq!(refused, 99 - 1 - WAITING_MAX);
+    }
+
+    #[test]
+    fn a_query_is_over_with_the_last_answer_or_its_deadline() {
+        let (mut keys, own) = (Keys::new(None), Text::from("oak"));
+        let said = encode(&Answered::V1(Said::Keys(vec![key(1)])));
+        let (reply, mut answer) = oneshot::channel();
+        let (first, payload) = keys.ask(Operation::List, 2, reply, &own).unwrap();
+        assert!(matches!(postcard::from_bytes(&payload), Ok(Asked::V1(Operation::List))));
+        keys.answered(first, &"oak".into(), &said);
+        keys.answered(first, &"elm".into(), b"\xff");
+        let report = answer.try_recv().unwrap();
+        assert_eq!((report.answered, report.refused.len()), (2, 1));
+        let (reply, mut answer) = oneshot::channel();
+        let (second, _) = keys.ask(Operation::List, 2, reply, &own).unwrap();
+        keys.answered(second, &"oak".into(), &said);
+        keys.answered(first, &"elm".into(), &said);
+        keys.over(second);
+        assert_eq!(answer.try_recv().unwrap().fault().as_deref(), Some("1/2 nodes reported success"));
+        assert!(keys.gathered.is_empty());
+    }
+}

@@ -11,14 +11,16 @@
 mod complaints;
 mod exchange;
 mod joining;
+mod keeping;
 mod keys;
 mod requests;
 mod socket;
 mod stream;
 
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -26,7 +28,7 @@ use std::{
 use tokio::{
     sync::{Semaphore, broadcast, mpsc, oneshot, watch},
     task::JoinSet,
-    time::{sleep_until, timeout_at},
+    time::sleep_until,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -47,19 +49,15 @@ use crate::catalog::{Network, Text};
 const PACKET_BYTES_MAX: usize = 1400;
 /// Packets given to the machine before it is told the time, at most: a flood must not stop the clock.
 const DRAINED_MAX: usize = 4096;
-/// Streams that others begin, and those that we do, at one time.
+/// Streams that others begin, and those that we do, at one time; and those of one host, which must not take all.
 const SERVED_MAX: usize = 128;
+const SERVED_OF_HOST_MAX: usize = 64;
 const ASKED_MAX: usize = 256;
 /// Chunks of streams in memory, before anybody knows what they say.
 const ROOM_IN: usize = 1 << 10;
 const ROOM_OUT: usize = 1 << 11;
-/// What changes is kept this often.
-const KEPT_EVERY: Duration = Duration::from_secs(1);
-/// While the disk is stuck, no more than this is remembered for it.
-const KEEPS_MAX: usize = 1 << 16;
 /// Accepting fails where this process has no descriptors left; there is no use in trying at once.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-const FINISHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Owns everything of a pool.
 pub struct Driver {
@@ -75,6 +73,7 @@ pub struct Driver {
     hand_in: mpsc::Sender<Incoming>,
     tasks: JoinSet<Done>,
     served: Arc<Semaphore>,
+    served_of: HashMap<IpAddr, usize>,
     room_in: Arc<Semaphore>,
     room_out: Arc<Semaphore>,
     asked: usize,
@@ -177,6 +176,7 @@ impl Driver {
             hand_in,
             tasks: JoinSet::new(),
             served: Arc::new(Semaphore::new(SERVED_MAX)),
+            served_of: HashMap::new(),
             room_in: Arc::new(Semaphore::new(ROOM_IN)),
             room_out: Arc::new(Semaphore::new(ROOM_OUT)),
             asked: 0,
@@ -300,16 +300,7 @@ impl Driver {
             self.machine.tick(now);
             self.perform();
         }
-        if self.keep_at.is_some_and(|at| at <= now)
-            && let Some(mut history) = self.history.take()
-        {
-            let news = std::mem::take(&mut self.keeps);
-            self.keep_at = None;
-            self.tasks.spawn_blocking(move || {
-                let outcome = history.keep(&news);
-                Done::Kept(history, outcome)
-            });
-        }
+        self.keep(now);
     }
 
     /// Does what the machine wants done.
@@ -326,9 +317,7 @@ impl Driver {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Served(_, Ok(()) | Err(StreamError::Closed)) => {}
-            Done::Served(from, Err(StreamError::Refused(refused))) => self.complain(refused, from),
-            Done::Served(_, Err(StreamError::Io(_))) => self.shared.traffic.streams_broken.add(1),
+            Done::Served(from, outcome) => self.served(from, outcome),
             Done::Asked(id, outcome, refused, to) => {
                 self.asked -= 1;
                 if let Some(refused) = refused {
@@ -336,12 +325,7 @@ impl Driver {
                 }
                 self.machine.answered(id, outcome, now());
             }
-            Done::Kept(history, outcome) => {
-                if let Err(error) = outcome {
-                    tracing::warn!(%error, "what is known of the members cannot be kept");
-                }
-                self.history = Some(history);
-            }
+            Done::Kept(history, outcome) => self.kept(history, outcome),
             Done::KeyringWritten(outcome) => {
                 let keyring = self.keyring();
                 let steps = self.keys.written(outcome, &keyring, &self.name);
@@ -376,40 +360,8 @@ impl Driver {
             Happening::Joined { id, outcome } => self.joining.joined(id, outcome),
             Happening::Left => self.end = Some(Ended::Left),
             Happening::Conflict(why) => self.end = Some(Ended::Conflict(why)),
-            Happening::Keep(keep) => {
-                if self.keeps_anything && self.keeps.len() < KEEPS_MAX {
-                    self.keeps.push(keep);
-                    self.keep_at.get_or_insert(now() + KEPT_EVERY);
-                }
-            }
+            Happening::Keep(keep) => self.remember(keep),
         }
-    }
-
-    /// What is known by then is kept, unless the disk is stuck.
-    async fn finish(mut self) -> Ended {
-        let deadline = now() + FINISHED_WITHIN;
-        while self.keeps_anything && self.history.is_none() {
-            match timeout_at(deadline.into(), self.tasks.join_next()).await {
-                Ok(Some(Ok(Done::Kept(history, _)))) => self.history = Some(history),
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break,
-            }
-        }
-        if let Some(mut history) = self.history.take()
-            && !self.keeps.is_empty()
-        {
-            let news = std::mem::take(&mut self.keeps);
-            let keep = tokio::task::spawn_blocking(move || history.keep(&news));
-            if let Ok(Ok(Err(error))) = timeout_at(deadline.into(), keep).await {
-                tracing::warn!(%error, "what is known of the members cannot be kept");
-            }
-        }
-        let end = self.end.take().unwrap_or(Ended::Stopped);
-        if let Ended::Conflict(why) = &end {
-            tracing::error!(why, "gossip has ended");
-        }
-        self.ended.send_replace(Some(end.clone()));
-        end
     }
 
     fn keyring(&self) -> Keyring {

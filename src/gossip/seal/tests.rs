@@ -226,3 +226,31 @@ fn a_stream_that_begins_encrypted_goes_on_so() {
     request[1] = chunks(&mut stranger, &mut forged, &[b"was ", b""])[0].clone();
     assert_eq!(read(&mut other, &mut Direction::request(), &request), Err(Refused::Broken));
 }
+
+/// As packets, at any place of a stream: what was changed opens nothing, and what was whole before stays whole.
+#[test]
+fn no_chunk_that_was_changed_opens() {
+    for keys in [&[][..], &[1]] {
+        for seed in 0..2_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let parts: Vec<Vec<u8>> =
+                (0..3).map(|_| (0..rng.usize(..60)).map(|_| rng.u8(..)).collect()).collect();
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let mut request = chunks(&mut seal(seed + 1, keys), &mut Direction::request(), &parts);
+            let changed = rng.usize(..3);
+            let was = request[changed].clone();
+            match rng.u8(..3) {
+                0 => request[changed].truncate(rng.usize(..was.len())),
+                1 => request[changed][rng.usize(..was.len())] ^= 1 << rng.u8(..8),
+                _ => request[changed] = (0..rng.usize(..100)).map(|_| rng.u8(..)).collect(),
+            }
+            if request[changed] != was {
+                let outcome = read(&mut seal(0, keys), &mut Direction::request(), &request);
+                assert!(outcome.is_err(), "seed {seed}");
+            }
+        }
+    }
+    let mut large = vec![0; CHUNK_SEALED_BYTES_MAX + 1];
+    let outcome = seal(0, &[1]).open_chunk(&mut Direction::request(), true, &mut large).map(<[u8]>::len);
+    assert_eq!(outcome, Err(Refused::Size));
+}
