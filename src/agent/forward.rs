@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::{
     catalog::Text,
+    dns::{self, AskedElsewhere, ToldElsewhere},
     http::{Answer, Elsewhere, Errand, ErrandBody, Failure, Pending},
-    rpc::{self, Body, HttpAsked},
+    rpc::{self, Body, DnsAsked, HttpAsked},
 };
 
 /// Hands requests of the HTTP API on.
@@ -36,6 +37,26 @@ impl Elsewhere for HttpForward {
                 .await
                 .map_err(|error| Failure::Other(error.to_string()))?;
             Ok(Answer { status: told.status, headers: told.headers, length: told.length, pieces })
+        })
+    }
+}
+
+/// Hands questions for names on.
+pub struct DnsForward {
+    pub rpc: rpc::Client,
+}
+
+/// For one answer. Who asks waits a little longer, and another server may be asked meanwhile.
+const DNS_PATIENCE: Duration = Duration::from_secs(3);
+
+impl dns::Elsewhere for DnsForward {
+    fn ask(&self, asked: AskedElsewhere) -> Pending<'static, Result<ToldElsewhere, String>> {
+        let rpc = self.rpc.clone();
+        Box::pin(async move {
+            let AskedElsewhere { packet, tcp, from, settings } = asked;
+            let asked = DnsAsked { packet, tcp, from: Some(from), settings };
+            let told = rpc.dns(&asked, DNS_PATIENCE).await.map_err(|error| error.to_string())?;
+            Ok(ToldElsewhere { reply: told.reply, left: told.left })
         })
     }
 }

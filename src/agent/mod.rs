@@ -319,7 +319,11 @@ impl Agent {
             fresh,
             counters: shared.figures.dns.clone(),
         };
-        let stop = services.clone();
+        let dns_server = match shared.backing.client() {
+            Some(client) => dns_server.asking(Arc::new(forward::DnsForward { rpc: client.rpc.clone() })),
+            None => dns_server,
+        };
+        let (dns_desk, stop) = (dns::Desk::new(published.clone()), services.clone());
         tasks.spawn(async move {
             if let Err(error) = dns_server.run(published, stop).await {
                 tracing::error!(%error, "DNS ended");
@@ -340,7 +344,7 @@ impl Agent {
         }
         if let Some(rpc_server) = rpc_server {
             let desk = http_server.desk(shared.clone(), shared.http.clone(), services.clone());
-            let served = Arc::new(serve::Served::new(shared.clone(), desk));
+            let served = Arc::new(serve::Served::new(shared.clone(), desk, dns_desk));
             let (limits, stop) = (Arc::new(ArcSwap::from_pointee(calls.limits)), services.clone());
             tasks.spawn(async move {
                 if let Err(error) = rpc_server.run(served, limits, stop).await {

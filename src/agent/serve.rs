@@ -7,6 +7,7 @@ use tokio_stream::StreamExt;
 use super::shared::Shared;
 use crate::{
     catalog::{Catalog, Command, NodeCoordinate, Reply, Subscribe, Subscription, Topic},
+    dns::{self, AskedElsewhere},
     http::{self, Answer, Desk, Errand, ErrandBody},
     rpc::{DnsAsked, DnsTold, Failure, HttpAsked, HttpTold, Pending, Pieces, Serve},
 };
@@ -14,14 +15,15 @@ use crate::{
 pub struct Served {
     shared: Arc<Shared>,
     http: Desk,
+    dns: dns::Desk,
 }
 
 /// What clients match on, and try again at.
 const NO_LEADER: &str = "No cluster leader";
 
 impl Served {
-    pub fn new(shared: Arc<Shared>, http: Desk) -> Self {
-        Served { shared, http }
+    pub fn new(shared: Arc<Shared>, http: Desk, dns: dns::Desk) -> Self {
+        Served { shared, http, dns }
     }
 }
 
@@ -57,8 +59,12 @@ impl Serve for Served {
         })
     }
 
-    fn dns(self: Arc<Self>, _asked: DnsAsked) -> Result<DnsTold, Failure> {
-        Err(Failure::Other("not yet".into()))
+    fn dns(self: Arc<Self>, asked: DnsAsked) -> Result<DnsTold, Failure> {
+        let DnsAsked { packet, tcp, from, settings } = asked;
+        let from = from.ok_or_else(|| Failure::Other("Dns: nobody asks".into()))?;
+        let told =
+            self.dns.answer(&AskedElsewhere { packet, tcp, from, settings }).map_err(Failure::Other)?;
+        Ok(DnsTold { reply: told.reply, left: told.left })
     }
 
     fn coordinate(&self, coordinate: NodeCoordinate) {

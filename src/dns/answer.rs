@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ahash::AHashSet;
+use serde::{Deserialize, Serialize};
 
 use super::{
     address::{self, SrvTarget},
@@ -17,7 +18,8 @@ use super::{
 use crate::catalog::{Catalog, Group, Health, Home, Instance, Node};
 
 /// An answer, not yet cut to size.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Answer {
     pub rcode: Option<Rcode>,
     /// The answer section, each record with the addresses that go with it.
@@ -27,6 +29,7 @@ pub struct Answer {
     pub additional: Vec<Record>,
     /// Node meta: told in the additional section if all of it fits.
     pub texts: Vec<Record>,
+    #[serde(with = "super::wire::ede_by_code")]
     pub ede: Option<Ede>,
     /// A limit on the number of records left some out.
     pub cut_by_count: bool,
@@ -34,14 +37,14 @@ pub struct Answer {
     pub outside: Vec<Outside>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Item {
     pub record: Record,
     pub glue: Vec<Record>,
     pub texts: Vec<Record>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub owner: Owner,
     pub ttl_secs: u32,
@@ -49,7 +52,7 @@ pub struct Record {
 }
 
 /// A name in a reply. Labels are in wire form.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Owner {
     Question,
     /// The zone, in the spelling asked.
@@ -60,7 +63,7 @@ pub enum Owner {
     Elsewhere(Vec<u8>),
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Data {
     Address(IpAddr),
     Srv {

@@ -3,6 +3,8 @@
 
 use std::mem;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     answer::{Answer, Asked, Data, Item, Owner, Record},
     from_zone,
@@ -11,7 +13,7 @@ use super::{
 };
 
 /// An alias that leads out of our zones. Nobody need follow it: the answer holds the alias itself already.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outside {
     /// Labels below the root, in wire form.
     pub host: Vec<u8>,

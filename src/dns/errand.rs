@@ -2,23 +2,26 @@
 //! runtime, for no longer than [`Recursion::patience`]; over all clients and for each there are so many and no more:
 //! whoever comes then is told so at once. What an errand costs stays away from the threads that answer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ahash::AHashSet;
 use arc_swap::ArcSwap;
-use tokio::{runtime::Handle, task::JoinSet};
+use bytes::Bytes;
+use tokio::{runtime::Handle, task::JoinSet, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Asker, Settings,
+    Asker, Outcome, Published, Responder, Settings, StaticZones, Transport, View,
     answer::{Answer, Data},
     chase::{Found, Outside},
+    elsewhere::{AskedElsewhere, Elsewhere, Left, ToldElsewhere},
     recursion::{Failure, Known, Question, Recursion, Recursor},
     reply::{self, Limits},
-    seats::Seats,
+    seats::{Seats, SeatsMax},
     tally::{Counters, Form, Road, Tally},
     wire::{self, Ede, Parsed, Query, Rcode, class},
 };
+use crate::catalog::Catalog;
 
 /// A question, who asked it, and what is missing for the answer.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub enum Wants {
     /// So many records of it may be told.
     /// Of a prepared query, it is for the subnet that was told of.
     Chase { answer: Answer, zone_at: usize, answers_max: usize, for_subnet: bool },
+    /// The name is the catalog's, which is elsewhere. So many records may be told.
+    Catalog { zone_at: usize, answers_max: usize },
+    /// Who lives at an address: the catalog elsewhere may know, and others if it does not.
+    Reverse,
 }
 
 /// Runs errands. Cloned, it is the same one.
@@ -55,13 +62,24 @@ struct Shared {
     seats: Arc<Seats>,
     recursor: Recursor,
     counters: Arc<Counters>,
+    /// Whoever has a catalog, where this agent has none; those who wait for him; and what is answered where nobody there
+    /// knows: zones of files, recursors.
+    elsewhere: Option<Arc<dyn Elsewhere>>,
+    waiting: Arc<Seats>,
+    zones: Arc<ArcSwap<StaticZones>>,
     /// For each road, where answers are counted that the road itself did not give.
     tallies: [Arc<Tally>; Road::ALL.len()],
 }
 
+/// Questions that wait for another agent, over all clients and for each: it answers in no time, or is away.
+const WAITING_MAX: SeatsMax = SeatsMax { all: 4096, per_client: 1024 };
+/// For another agent's answer. Who asked gives up a second later, mostly.
+const ELSEWHERE_PATIENCE: Duration = Duration::from_secs(4);
 /// Hosts that are looked up for one answer.
 const HOSTS_MAX: usize = 16;
 const TOO_MANY: Ede = Ede { code: 0, text: "too many questions wait for recursors" };
+const TOO_MANY_ELSEWHERE: Ede = Ede { code: 0, text: "too many questions wait for servers" };
+const NO_SERVER: Ede = Ede { code: 23, text: "no server answers" };
 const LOOP: Ede = Ede { code: 0, text: "a loop: this is a question of ours that came back" };
 const REFUSED: Ede = Ede { code: 22, text: "no recursor has an answer" };
 const SILENCE: Ede = Ede { code: 23, text: "no recursor answers" };
@@ -72,6 +90,22 @@ impl Errand {
 
     pub fn new(asker: Asker, packet: &[u8], wants: Wants, form: Form, road: Road) -> Self {
         Errand { asker, packet: packet.into(), wants, form, road }
+    }
+
+    /// What is left to do of it for whoever has recursors; `None` where the name is theirs altogether.
+    pub(super) fn left(self) -> Option<Left> {
+        match self.wants {
+            Wants::Chase { answer, for_subnet, .. } => Some(Left { answer, for_subnet }),
+            Wants::Relay | Wants::Catalog { .. } | Wants::Reverse => None,
+        }
+    }
+
+    /// It ends within this time.
+    pub fn patience(&self, recursion: &Recursion) -> Duration {
+        match self.wants {
+            Wants::Relay | Wants::Chase { .. } => recursion.patience(),
+            Wants::Catalog { .. } | Wants::Reverse => ELSEWHERE_PATIENCE + recursion.patience(),
+        }
     }
 
     fn query(&self) -> Option<Query<'_>> {
@@ -86,15 +120,34 @@ impl Errands {
     /// They end when `stop` is cancelled: see `stopped`.
     pub fn new(
         runtime: Handle,
-        settings: Arc<ArcSwap<Settings>>,
-        counters: Arc<Counters>,
+        published: &Published,
+        elsewhere: Option<Arc<dyn Elsewhere>>,
         stop: CancellationToken,
     ) -> Self {
+        let Published { settings, counters, zones, .. } = published.clone();
         let tasks = TaskTracker::new();
         let recursor = Recursor::new(runtime.clone(), tasks.clone(), counters.clone(), stop.clone());
         let (seats, tallies) = (Arc::default(), Road::ALL.map(|road| counters.tally(road)));
-        let shared = Shared { runtime, tasks, stop, settings, seats, recursor, counters, tallies };
+        let waiting = Arc::default();
+        let shared = Shared {
+            runtime,
+            tasks,
+            stop,
+            settings,
+            seats,
+            recursor,
+            counters,
+            elsewhere,
+            waiting,
+            zones,
+            tallies,
+        };
         Errands { shared: Arc::new(shared) }
+    }
+
+    /// Whether names of the catalog are asked elsewhere.
+    pub fn hand_on(&self) -> bool {
+        self.shared.elsewhere.is_some()
     }
 
     /// Puts the reply in `out` if it can be had now, or if there is no room to wait for it. Else `out` stays empty, and
@@ -124,9 +177,13 @@ impl Errands {
             return put(out, &query, &limits, &known);
         }
         let client = errand.asker.from.to_canonical();
-        let Some(seat) = shared.seats.take(client, settings.recursion.in_flight_max) else {
+        let (seats, most, too_many) = match errand.wants {
+            Wants::Relay | Wants::Chase { .. } => (&shared.seats, settings.recursion.in_flight_max, TOO_MANY),
+            Wants::Catalog { .. } | Wants::Reverse => (&shared.waiting, WAITING_MAX, TOO_MANY_ELSEWHERE),
+        };
+        let Some(seat) = seats.take(client, most) else {
             shared.counters.shed.add(1);
-            return fail(out, &query, &limits, TOO_MANY);
+            return fail(out, &query, &limits, too_many);
         };
         let (stop, run) = (shared.stop.clone(), shared.clone());
         let under_way = UnderWay::begin(&shared.counters);
@@ -151,6 +208,18 @@ impl Shared {
         let mut out = Vec::new();
         let settings = self.settings.load_full();
         let Errand { asker, packet, wants, form, road } = errand;
+        let wants = match wants {
+            Wants::Catalog { .. } | Wants::Reverse => match self.ask(&asker, &packet, wants, &settings).await
+            {
+                Err(reply) => {
+                    let qtype = if let Parsed::Query(query) = wire::parse(&packet) { query.qtype } else { 0 };
+                    self.count(form, road, qtype, &reply);
+                    return reply;
+                }
+                Ok(wants) => wants,
+            },
+            wants => wants,
+        };
         let Parsed::Query(query) = wire::parse(&packet) else { return out };
         let mut limits = Limits::of(&settings, &asker, &query);
         match wants {
@@ -167,9 +236,73 @@ impl Shared {
                 }
                 reply::put_late(&mut out, &query, &settings, &limits, zone_at, &answer);
             }
+            // Asked above.
+            Wants::Catalog { .. } | Wants::Reverse => {}
         }
         self.count(form, road, query.qtype, &out);
         out
+    }
+
+    /// What is left to do once whoever has a catalog was asked; or the reply, where nothing is.
+    async fn ask(
+        &self,
+        asker: &Asker,
+        packet: &[u8],
+        wants: Wants,
+        settings: &Settings,
+    ) -> Result<Wants, Vec<u8>> {
+        let told = self.told(asker, packet, settings).await;
+        match (wants, told) {
+            (_, Ok(told)) if !told.reply.is_empty() => Err(told.reply.into()),
+            (Wants::Catalog { zone_at, answers_max }, Ok(told)) => {
+                let Some(Left { answer, for_subnet }) = Left::read(&told.left) else {
+                    tracing::debug!("a server's answer to a question for a name cannot be read");
+                    return Err(self.no_server(asker, packet, settings));
+                };
+                Ok(Wants::Chase { answer, zone_at, answers_max, for_subnet })
+            }
+            // Who asks recursors has their word, though no server gives one.
+            (Wants::Reverse, told) if told.is_ok() || settings.recursion.is_on() => {
+                self.elsewhere_unknown(asker, packet, settings)
+            }
+            (_, told) => {
+                if let Err(error) = told {
+                    tracing::debug!(error, "no server answers a question for a name");
+                }
+                Err(self.no_server(asker, packet, settings))
+            }
+        }
+    }
+
+    async fn told(&self, asker: &Asker, packet: &[u8], settings: &Settings) -> Result<ToldElsewhere, String> {
+        let elsewhere = self.elsewhere.as_ref().ok_or("nobody is asked")?;
+        let asked = AskedElsewhere {
+            packet: Bytes::copy_from_slice(packet),
+            tcp: asker.transport == Transport::Tcp,
+            from: asker.from,
+            settings: rmp_serde::to_vec_named(settings).map_err(|error| error.to_string())?.into(),
+        };
+        let told = time::timeout(ELSEWHERE_PATIENCE, elsewhere.ask(asked)).await;
+        told.unwrap_or_else(|_| Err("no answer came in time".into()))
+    }
+
+    /// An address of which no catalog tells: zones of files, and recursors, may.
+    fn elsewhere_unknown(&self, asker: &Asker, packet: &[u8], settings: &Settings) -> Result<Wants, Vec<u8>> {
+        let (catalog, zones) = (Catalog::default(), self.zones.load());
+        let view = View { catalog: Some(&catalog), settings, zones: &zones, fresh: true };
+        let mut reply = Vec::new();
+        match Responder::new(fastrand::u64(..)).respond(&view, asker, packet, &mut reply) {
+            Outcome::Later(errand) => Ok(errand.wants),
+            Outcome::Answered | Outcome::Silent => Err(reply),
+        }
+    }
+
+    fn no_server(&self, asker: &Asker, packet: &[u8], settings: &Settings) -> Vec<u8> {
+        let mut reply = Vec::new();
+        if let Parsed::Query(query) = wire::parse(packet) {
+            fail(&mut reply, &query, &Limits::of(settings, asker, &query), NO_SERVER);
+        }
+        reply
     }
 
     fn count(&self, form: Form, road: Road, qtype: u16, reply: &[u8]) {

@@ -10,6 +10,7 @@ mod answer;
 mod assembly;
 mod chase;
 mod choice;
+mod elsewhere;
 mod errand;
 mod from_zone;
 mod listen;
@@ -33,6 +34,7 @@ pub mod udp_batch;
 mod wire;
 mod zones;
 
+pub use elsewhere::{AskedElsewhere, Desk, Elsewhere, ToldElsewhere};
 pub use errand::Errands;
 pub use listen::{Listeners, Twice, covers};
 pub use recursion::{Recursion, Strategy};

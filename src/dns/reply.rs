@@ -75,6 +75,8 @@ pub struct Responder {
     texts: [String; 2],
     /// Off where the plain answer is to be compared with the fast one.
     fast: bool,
+    /// Whether names of the catalog are asked elsewhere: there is none here.
+    hands_on: bool,
     tally: Arc<Tally>,
     /// Whether nobody else writes to that table.
     alone: bool,
@@ -137,6 +139,7 @@ impl Responder {
             assembly: Assembly::default(),
             texts: Default::default(),
             fast: true,
+            hands_on: false,
             tally,
             alone,
             form: Form::Invalid,
@@ -147,6 +150,16 @@ impl Responder {
     /// All questions since this was last called took so long.
     pub(super) fn took(&mut self, nanos: u64) {
         self.tally.took(&mem::take(&mut self.untimed), nanos);
+    }
+
+    /// Has names of the catalog asked elsewhere, where that is so.
+    pub(super) fn handing_on(self, hands_on: bool) -> Self {
+        Responder { hands_on, ..self }
+    }
+
+    /// Whether what was just answered is that nobody is known to live at an address.
+    pub(super) fn knows_nobody(&self, reply: &[u8]) -> bool {
+        self.form == Form::Reverse && wire::answer_count(reply) == 0
     }
 
     /// Answers everything by the plain road: the judge of the fast one.
@@ -220,8 +233,15 @@ impl Responder {
         if query.qtype == kind::AXFR {
             return refuse(out, Rcode::NotImp, AA, None);
         }
-        let Some(catalog) = view.catalog else { return refuse(out, Rcode::ServFail, AA, Some(NOT_READY)) };
+        let zone_at = QUESTION_AT + name.offset(depth);
         let lookup = self.zones.parse(&name, depth, query.qtype == kind::SRV);
+        let Some(catalog) = view.catalog else {
+            if self.hands_on {
+                self.form = form_of(&lookup);
+                return Some(Wants::Catalog { zone_at, answers_max: limits.answers_max });
+            }
+            return refuse(out, Rcode::ServFail, AA, Some(NOT_READY));
+        };
         self.form = form_of(&lookup);
         let asked = Asked {
             catalog,
@@ -235,7 +255,6 @@ impl Responder {
             has_edns: query.edns.is_some(),
             items_max: limits.items_max(),
         };
-        let zone_at = QUESTION_AT + name.offset(depth);
         let fast = match &lookup {
             Lookup::Service { service, tag } if self.fast && view.fresh && !settings.disable_compression => {
                 let room = (&mut self.assembly, &mut self.texts, &mut self.random);
@@ -281,6 +300,9 @@ impl Responder {
         let reverse = Reverse::parse(name).filter(|_| is_in && !limits.is_for_parent(query));
         if reverse.is_some() && view.catalog.is_none() {
             self.form = Form::Reverse;
+            if self.hands_on {
+                return Some(Wants::Reverse);
+            }
             put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
             return None;
         }

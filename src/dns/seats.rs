@@ -24,6 +24,12 @@ pub struct SeatsMax {
     pub per_client: usize,
 }
 
+impl Default for SeatsMax {
+    fn default() -> Self {
+        SeatsMax { all: 512, per_client: 256 }
+    }
+}
+
 /// Given back when dropped.
 pub struct Seat {
     pub client: IpAddr,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 #[cfg(target_os = "linux")]
 use super::udp_batch;
-use super::{Counters, Errands, Road, Settings, StaticZones, listen, seats::Seats, tcp, udp};
+use super::{Counters, Elsewhere, Errands, Road, Settings, StaticZones, listen, seats::Seats, tcp, udp};
 use crate::catalog::Catalog;
 
 /// Where names are asked: bound, and not answering yet. Each address is served by UDP and TCP, on one port.
@@ -33,6 +33,7 @@ pub struct Server {
     udp_batch: Vec<Socket>,
     /// A thread each, though some are one socket.
     udp_shared: Vec<Socket>,
+    elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
 /// Sockets that whoever started this process has bound for it, and keeps: they outlive it.
@@ -108,12 +109,18 @@ impl Server {
             udp_plain: Vec::new(),
             udp_batch: Vec::new(),
             udp_shared: Vec::new(),
+            elsewhere: None,
         };
         for addr in addrs {
             let attempts = if addr.port() == 0 { PORT_ATTEMPTS } else { 1 };
             server.add(*addr, &mut handed, roads, listen::only_v6(addr, addrs), attempts)?;
         }
         Ok(server)
+    }
+
+    /// Has names of the catalog asked of somebody, for as long as there is none here.
+    pub fn asking(self, elsewhere: Arc<dyn Elsewhere>) -> Server {
+        Server { elsewhere: Some(elsewhere), ..self }
     }
 
     /// With the ports that were taken where 0 was asked.
@@ -129,8 +136,7 @@ impl Server {
     pub async fn run(self, published: Published, shutdown: CancellationToken) -> io::Result<()> {
         let mut tasks = JoinSet::new();
         let seats = Arc::<Seats>::default();
-        let (settings, counters) = (published.settings.clone(), published.counters.clone());
-        let errands = Errands::new(Handle::current(), settings, counters, shutdown.clone());
+        let errands = Errands::new(Handle::current(), &published, self.elsewhere, shutdown.clone());
         let tcp_tally = published.counters.tally(Road::Tcp);
         for socket in self.tcp {
             let listener = tokio::net::TcpListener::from_std(socket.into())?;

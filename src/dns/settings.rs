@@ -2,11 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::recursion::Recursion;
 
 /// Everything an answer depends on besides the catalog and the question. All of it may change at a reload but the
 /// zone names, the datacenter and the road.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// They go along with a question that another agent is to answer; what it has no use for does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Settings {
     /// The zone, lower-cased, with a final dot: `consul.`
     pub domain: String,
@@ -32,6 +37,7 @@ pub struct Settings {
     /// Most bytes sent by UDP to any other client, whatever it offers.
     pub udp_bytes_max: u16,
     /// Master files of static zones, and directories of them.
+    #[serde(skip)]
     pub zones: Vec<PathBuf>,
     /// Serve UDP in batches with a thread a core (Linux). Off: one plain socket; the answers are the same.
     pub udp_batch: bool,
@@ -39,14 +45,16 @@ pub struct Settings {
 }
 
 /// TTLs of service answers: an exact name, else the longest matching prefix. Keys are lower-cased.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServiceTtl {
     pub exact: Vec<(String, Duration)>,
     /// `pa*` is held as `pa`, `*` as the empty prefix; longest first.
     pub prefixes: Vec<(String, Duration)>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Soa {
     pub refresh_secs: u32,
     pub retry_secs: u32,

@@ -87,7 +87,7 @@ pub async fn serve(
             continue;
         };
         let shutdown = shutdown.clone();
-        let responder = Responder::counting(tally.clone(), false);
+        let responder = Responder::counting(tally.clone(), false).handing_on(errands.hand_on());
         let connection =
             Connection::new(stream, seat, limits.clone(), published.clone(), errands.clone(), responder);
         connections.spawn(async move {
@@ -207,11 +207,11 @@ impl Connection {
                 Outcome::Later(errand) => {
                     self.replies_left -= 1;
                     let later = self.later.0.clone();
+                    let patience = errand.patience(&settings.recursion);
                     // There is room: no more are awaited than the channel holds. Nobody may be left to take it.
                     self.errands.take(errand, &mut reply, move |reply| drop(later.try_send(reply)));
                     self.awaited += usize::from(reply.is_empty());
-                    self.awaited_until =
-                        Instant::now() + settings.recursion.patience() + self.limits.send_wait;
+                    self.awaited_until = Instant::now() + patience + self.limits.send_wait;
                 }
             }
             self.put(&reply);

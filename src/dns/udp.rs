@@ -30,6 +30,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(1);
 pub async fn serve(socket: UdpSocket, published: Published, errands: Errands, shutdown: CancellationToken) {
     let socket = Arc::new(socket);
     let mut responder = Responder::counting(published.counters.tally(Road::UdpPlain), true);
+    responder = responder.handing_on(errands.hand_on());
     let mut packet = vec![0; 65_535];
     let mut reply = Vec::new();
     loop {

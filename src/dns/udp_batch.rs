@@ -131,6 +131,7 @@ fn answer(
     errands: &Errands,
 ) {
     let mut responder = Responder::counting(published.counters.tally(Road::UdpBatch), true);
+    responder = responder.handing_on(errands.hand_on());
     exchange(
         socket,
         doze,

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 pub const HEADER_BYTES: usize = 12;
 /// A reply's question begins where the query's did, so owners may point at it.
 pub const QUESTION_AT: usize = HEADER_BYTES;
@@ -45,7 +47,7 @@ pub mod option {
 }
 
 /// Response codes (RFC 6895 §2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rcode {
     NoError = 0,
     FormErr = 1,
@@ -63,6 +65,26 @@ pub enum Rcode {
 pub struct Ede {
     pub code: u16,
     pub text: &'static str,
+}
+
+/// Records in the answer section of a message; 0 where it is none.
+pub fn answer_count(message: &[u8]) -> u16 {
+    message.get(6..8).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]))
+}
+
+/// An extended error on its way to another agent: its code says what there is to say.
+pub mod ede_by_code {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Ede;
+
+    pub fn serialize<S: Serializer>(ede: &Option<Ede>, to: S) -> Result<S::Ok, S::Error> {
+        ede.map(|ede| ede.code).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Ede>, D::Error> {
+        Ok(Option::deserialize(from)?.map(|code| Ede { code, text: "" }))
+    }
 }
 
 /// A query's parts; the name is one run of labels, since no pointer can be right in a first name.

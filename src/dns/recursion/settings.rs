@@ -5,13 +5,17 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{catalog::Network, dns::seats::SeatsMax};
 
 /// Whom to ask, for whom, and how much at once. All of it may change at a reload.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Recursion {
     /// In order. With none, what is not ours is refused.
     pub recursors: Vec<SocketAddr>,
+    #[serde(skip)]
     pub strategy: Strategy,
     /// For one recursor to answer by UDP, and as long again by TCP.
     pub timeout: Duration,
@@ -20,11 +24,12 @@ pub struct Recursion {
     /// Of answers kept. 0 keeps none.
     pub cache_bytes_max: usize,
     /// Questions that wait for an answer from elsewhere.
+    #[serde(skip)]
     pub in_flight_max: SeatsMax,
 }
 
 /// Who of the recursors is asked first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Strategy {
     /// As listed.
     #[default]
@@ -40,7 +45,7 @@ impl Default for Recursion {
             timeout: Duration::from_secs(2),
             from: Vec::new(),
             cache_bytes_max: 16 << 20,
-            in_flight_max: SeatsMax { all: 512, per_client: 256 },
+            in_flight_max: SeatsMax::default(),
         }
     }
 }
