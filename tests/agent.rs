@@ -115,7 +115,6 @@ fn an_agent_answers_wherever_it_is_told_to_listen() {
 fn what_cannot_be_secured_or_joined_yet_does_not_start() {
     for (arguments, text) in [
         (&["-server", "-data-dir=/nowhere", "-bootstrap-expect=3"][..], "bootstrap_expect = 3: "),
-        (&["-data-dir=/nowhere"], "server = false"),
         (&["-dev", "-hcl", "encrypt = \"x\""], "encrypt has invalid key"),
         (&["-dev", "-foo"], "flag provided but not defined: -foo"),
     ] {

@@ -60,6 +60,9 @@ impl Shared {
             let home = catalog.node(&fold(&self.identity.node_name));
             sync::difference(&mut state.local, &self.node(), home.map(|home| &**home), scope, now())
         };
+        if scope == Scope::Everything && commands.is_empty() {
+            tracing::debug!("compared with the catalog: nothing differs");
+        }
         for command in commands {
             self.figures.told.add(1);
             if let Some(client) = client {

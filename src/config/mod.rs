@@ -117,9 +117,7 @@ pub struct Log {
 impl Config {
     /// Why an agent with this configuration does not start yet, though nothing is wrong with it.
     pub fn refusal(&self) -> Option<String> {
-        if !self.server {
-            Some("server = false: a client agent needs members to find its servers by, and lictor has none yet; start with server = true or -dev".into())
-        } else if self.bootstrap_expect > 1 {
+        if self.bootstrap_expect > 1 {
             Some(format!(
                 "bootstrap_expect = {}: a datacenter of several servers needs members to find them by, and lictor has none yet; expected bootstrap_expect = 1",
                 self.bootstrap_expect
