@@ -8,6 +8,7 @@
 //! - [`dns`]: how it is asked: the grammar of names, answers, packets, the UDP and TCP roads, recursion, static zones
 //! - [`check`]: what is healthy: verdicts, schedules, probes
 //! - [`gossip`]: who is alive
+//! - [`rpc`]: what agents say to each other, and whom they ask
 //! - [`raft`]: how servers agree on the next catalog, and where it is published
 //! - [`http`]: the API under `/v1/`
 //! - [`agent`]: what every agent does: local services, their sync into the catalog, start and stop in order
@@ -17,8 +18,8 @@
 //! - [`cli`]: the command line
 //! - [`count`]: plain numbers that any room writes where things happen
 //!
-//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns`, `telemetry` → `raft`, `gossip`,
-//! `check` → `catalog`, `count`.
+//! Arrows point down: `main`, `cli`, `config` → `agent`, `server` → `http`, `dns`, `telemetry` → `raft`, `rpc`,
+//! `gossip`, `check` → `catalog`, `count`.
 
 #![forbid(unsafe_code)]
 
