@@ -12,7 +12,8 @@ use std::{
 };
 
 use lictor::gossip::{
-    Encryption, Ended, Key, Kind, Operation, Past, Pool, PoolSettings, Settings, Status, Timing, Traffic,
+    Encryption, Ended, Key, Keyring, Kind, Operation, Past, Pool, PoolSettings, Refused, Seal, SealSettings,
+    Settings, Status, Timing, Traffic,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio::{task::JoinHandle, time::timeout};
@@ -409,8 +410,27 @@ async fn rubbish_changes_nothing() {
             sent += 1;
         }
     }
+    // In the right envelope, too; and heard once more.
+    let labels = SealSettings {
+        packets: "lan dc1".into(),
+        streams: "lan stream".into(),
+        verify_incoming: true,
+        verify_outgoing: true,
+    };
+    let mut seal = Seal::new(&labels, 7, Keyring::new(Some(key(1))));
+    for seed in 0..100 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plain: Vec<u8> = (0..rng.usize(1..1352)).map(|_| rng.u8(..)).collect();
+        let mut bytes = Vec::new();
+        seal.seal_packet(&plain, &mut bytes);
+        for _ in 0..2 {
+            socket.send_to(&bytes, members[0].address()).await.unwrap();
+        }
+        sent += 1;
+    }
     let traffic = Arc::clone(members[0].pool.traffic());
     wait_for("all of it to be counted", || (traffic.refused() >= sent).then_some(())).await;
+    assert_eq!(traffic.refused[Refused::Replayed.place()].get(), 100);
     let now = members[0].pool.members().borrow().clone();
     assert!(before == now, "{now:?}");
     for member in members {
