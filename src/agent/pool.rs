@@ -206,7 +206,7 @@ async fn tell_where(shared: &Shared, at_least: Duration) {
     }
 }
 
-/// By more than a tenth of what is between a node and its like, and by more than what a machine's own pauses come to.
+/// By more than it may be off, or to where it is known twice as well: noise is no news, and a quiet datacenter writes nothing.
 fn has_moved(before: &Coordinate, after: &Coordinate) -> bool {
     const NOISE_SECS: f64 = 50e-6;
     let squares = before.vec.iter().zip(after.vec.iter()).map(|(a, b)| (a - b) * (a - b));
@@ -214,7 +214,8 @@ fn has_moved(before: &Coordinate, after: &Coordinate) -> bool {
     let moved = squares.sum::<f64>().sqrt()
         + (before.height - after.height).abs()
         + (before.adjustment - after.adjustment).abs();
-    moved > NOISE_SECS + length / 10.0
+    let off = before.error.max(after.error).clamp(0.1, 1.0);
+    moved > NOISE_SECS + length * off || after.error * 2.0 < before.error
 }
 
 /// Says in the log who came and who went.
@@ -389,12 +390,16 @@ mod tests {
 
     #[test]
     fn a_coordinate_that_trembles_is_not_told() {
-        assert!(!has_moved(&at(1e-3, 1e-4), &at(1.05e-3, 1e-4)));
-        assert!(has_moved(&at(1e-3, 1e-4), &at(1.3e-3, 1e-4)));
-        assert!(!has_moved(&at(0.0, 1e-5), &at(0.0, 5e-5)));
-        assert!(has_moved(&at(80e-3, 1e-4), &at(80e-3, 20e-3)));
-        let adjusted = Coordinate { adjustment: 1e-3, ..at(1e-3, 1e-4) };
-        assert!(has_moved(&at(1e-3, 1e-4), &adjusted));
+        let sure = |first: f64, height: f64, error: f64| Coordinate { error, ..at(first, height) };
+        let near = sure(1e-3, 1e-4, 0.1);
+        assert!(!has_moved(&near, &sure(1.05e-3, 1e-4, 0.1)));
+        assert!(has_moved(&near, &sure(1.3e-3, 1e-4, 0.1)));
+        assert!(!has_moved(&near, &sure(1.3e-3, 1e-4, 0.9)), "it is not sure of that");
+        assert!(has_moved(&near, &sure(3e-3, 1e-4, 0.9)));
+        assert!(has_moved(&near, &sure(1e-3, 1e-4, 0.04)), "it is surer now");
+        assert!(!has_moved(&sure(0.0, 1e-5, 0.2), &sure(0.0, 5e-5, 0.2)));
+        assert!(has_moved(&sure(80e-3, 1e-4, 0.1), &sure(80e-3, 20e-3, 0.1)));
+        assert!(has_moved(&near, &Coordinate { adjustment: 1e-3, ..near.clone() }));
     }
 
     #[test]
