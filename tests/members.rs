@@ -362,6 +362,43 @@ fn distances_are_measured() {
     assert_eq!(type_words(&elm, &["rtt", "nobody"]).2, 1);
 }
 
+/// Most of a datacenter vanishes at once: whoever is left is more likely cut off than alone.
+#[test]
+fn the_health_of_many_that_vanish_at_once_stays_until_it_is_confirmed() {
+    let oak = start("oak", &[]);
+    let join = format!("-retry-join={}", oak.address);
+    let others: Vec<Agent> =
+        (0..11).map(|number| spawn(fresh_address(), &format!("n{number:02}"), &[&join])).collect();
+    let with_health = |agent: &Agent, output: &str| {
+        let checks = agent.get("/v1/health/state/any");
+        let checks = checks.as_array().unwrap().iter();
+        checks.filter(|check| check["Output"].as_str().unwrap().starts_with(output)).count()
+    };
+    let wait_for_count = |count: usize, output: &str| {
+        wait_for(
+            &format!("{count} to be {output:?}"),
+            || (with_health(&oak, output) == count).then_some(()),
+            || format!("{}\n{}", oak.get("/v1/health/state/any"), oak.log()),
+        );
+    };
+    wait_for_count(12, "Agent alive");
+    others.iter().for_each(|agent| agent.signal("KILL"));
+    wait_for_count(11, "Unconfirmed: ");
+    assert_eq!(oak.get("/v1/health/state/critical"), json!([]));
+    oak.wait_for_log("many members vanished at once");
+    let (listed, _, _) = type_words(&oak, &["operator", "confirm-failed", "-list"]);
+    assert_eq!(listed.lines().count(), 11, "{listed}");
+
+    let confirm = |words: &[&str]| type_words(&oak, &[&["operator", "confirm-failed"], words].concat()).0;
+    assert_eq!(confirm(&["n03", "nobody"]), "Confirmed failed members: 1\n");
+    wait_for_health(&oak, "n03", &gone());
+    assert_eq!(oak.request("PUT", "/v1/agent/force-leave/n04", "").0, 200);
+    wait_for_health(&oak, "n04", &Value::Null);
+    assert_eq!(confirm(&[]), "Confirmed failed members: 9\n");
+    wait_for_count(10, "Agent not live");
+    assert_eq!(confirm(&["-list"]), "");
+}
+
 /// Another port on one address, and names to look up.
 #[test]
 fn members_speak_ipv6_too() {
