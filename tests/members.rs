@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -13,6 +14,9 @@ use serde_json::{Value, json};
 use support::{Agent, fresh_address, wait_for};
 
 const ELM_ID: &str = "00000000-0000-0000-0000-0000000000e1";
+/// As in dev mode.
+const QUICK: &str =
+    r#"-hcl=gossip_lan { probe_interval = "100ms" probe_timeout = "50ms" gossip_interval = "50ms" }"#;
 
 /// Alone at first, and quick to notice what happens: all intervals are those of dev mode.
 fn start(name: &str, arguments: &[&str]) -> Agent {
@@ -291,9 +295,7 @@ fn a_restarted_agent_finds_the_others_again() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let data = format!("-data-dir={}", folder.display());
-        let quick =
-            r#"-hcl=gossip_lan { probe_interval = "100ms" probe_timeout = "50ms" gossip_interval = "50ms" }"#;
-        let all = ["-server", "-bootstrap", "-node=elm", &data, quick, more];
+        let all = ["-server", "-bootstrap", "-node=elm", &data, QUICK, more];
         let agent = Agent::launch(command, fresh_address(), &all, &[]);
         agent.wait_for_log("agent running!");
         agent
@@ -351,7 +353,7 @@ fn distances_are_measured() {
     let told = |agent: &Agent| agent.get("/v1/coordinate/nodes").as_array().unwrap().len();
     wait_for("its coordinate to be told", || (told(&oak) > 0).then_some(()), || oak.log());
     let own = oak.get("/v1/agent/self")["Coord"].clone();
-    assert!(own["Error"].as_f64().unwrap() < 1.5, "{own}");
+    assert_ne!(own["Vec"], json!([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
     let (said, error, code) = type_words(&oak, &["rtt", "oak", "oak"]);
     assert!(
         code == 0
@@ -449,4 +451,172 @@ fn members_are_told_of_in_figures() {
     for name in ["consul.memberlist.udp.sent", "consul.memberlist.msg.suspect", "oak.members.unconfirmed"] {
         assert!(names.iter().any(|found| found.ends_with(name)), "{name} is not among {names:?}");
     }
+}
+
+/// An agent that is no server, and what it keeps, which is gone with its test.
+struct Client(Agent, PathBuf);
+
+impl Client {
+    fn start(name: &str, arguments: &[&str]) -> Client {
+        let folder = support::fresh_folder();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (name, data) = (format!("-node={name}"), format!("-data-dir={}", folder.display()));
+        let all: Vec<&str> = [&*name, &*data, QUICK].into_iter().chain(arguments.iter().copied()).collect();
+        let client = Client(Agent::launch(command, fresh_address(), &all, &[]), folder);
+        client.wait_for_log("agent running!");
+        client
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.1);
+    }
+}
+
+impl std::ops::Deref for Client {
+    type Target = Agent;
+
+    fn deref(&self) -> &Agent {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Client {
+    fn deref_mut(&mut self) -> &mut Agent {
+        &mut self.0
+    }
+}
+
+/// A client is a node with what it registers itself; when it leaves by a signal, it and all of it are gone.
+#[test]
+fn a_client_comes_and_goes_with_its_services() {
+    let oak = start("oak", &[]);
+    let join = format!("-retry-join={}", oak.address);
+    let web = r#"-hcl=service { name = "web" port = 80 }"#;
+    let mut elm = Client::start("elm", &[&join, web]);
+    let found = format!("A {}", elm.address);
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[&found]);
+    wait_for_health(&oak, "elm", &well());
+    let node = || oak.get("/v1/catalog/node/elm")["Node"].clone();
+    let told = || (node()["TaggedAddresses"]["lan"] == elm.address.to_string()).then_some(());
+    wait_for("its own word of its node", told, || node().to_string());
+    assert_eq!(node()["Meta"], json!({"consul-network-segment": "", "consul-version": "1.16.4"}));
+    assert_eq!(elm.get("/v1/agent/members?wan=1"), Value::Null);
+    assert_eq!(oak.request("PUT", "/v1/event/fire/deploy", "").0, 200);
+    let heard = || (elm.get("/v1/event/list")[0]["Name"] == "deploy").then_some(());
+    wait_for("the event", heard, || elm.log());
+
+    let lines = |words: &[&str]| {
+        let (said, error, code) = type_words(&oak, &[&["members"], words].concat());
+        assert_eq!((&*error, code), ("", 0));
+        let mut lines: Vec<String> = said.lines().map(String::from).collect();
+        lines.remove(0);
+        lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    let row = |name: &str, agent: &Agent, rest: &str| format!("{name} {}:8301 {rest}", agent.address);
+    let (server, client) = (
+        row("oak", &oak, "alive server 1.16.4 2 dc1 default <all>"),
+        row("elm", &elm, "alive client 1.16.4 2 dc1 default <default>"),
+    );
+    assert_eq!(lines(&[]), [server.clone(), client.clone()], "servers first");
+    assert_eq!(lines(&["-filter", "Tags.role == node"]), std::slice::from_ref(&client));
+    let id = elm.get("/v1/agent/self")["Config"]["NodeID"].as_str().unwrap().to_string();
+    let tags = format!("alive build=1.16.4:,dc=dc1,id={id},role=node,segment=,vsn=2,vsn_max=3,vsn_min=2");
+    assert_eq!(lines(&["-detailed"])[1], row("elm", &elm, &tags));
+
+    elm.signal("TERM");
+    assert_eq!(elm.exit_code(), Some(0), "{}", elm.log());
+    wait_for_members(&oak, "elm left, oak alive");
+    wait_for_health(&oak, "elm", &Value::Null);
+    assert_eq!(oak.get("/v1/catalog/service/web"), json!([]));
+    assert_eq!(oak.answers("web.service.consul.", RecordType::A), Vec::<String>::new());
+    assert_eq!(lines(&["-status=^left$"]).len(), 1);
+}
+
+/// Maintenance of a client's node takes its services out of every answer.
+#[test]
+fn a_client_s_node_in_maintenance_is_not_answered() {
+    let oak = start("oak", &[]);
+    let web = r#"-hcl=service { name = "web" port = 80 }"#;
+    let elm = Client::start("elm", &[&format!("-retry-join={}", oak.address), web]);
+    let found = format!("A {}", elm.address);
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[&found]);
+    assert_eq!(type_words(&elm, &["maint", "-enable", "-reason=moving"]).2, 0);
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[]);
+    assert_eq!(type_words(&elm, &["maint", "-disable"]).2, 0);
+    oak.wait_for_answers("web.service.consul.", RecordType::A, &[&found]);
+}
+
+/// The example's script, on addresses of this test's own; it is stopped, whatever comes.
+struct Cluster {
+    folder: PathBuf,
+    net: String,
+    data: PathBuf,
+}
+
+impl Cluster {
+    fn run(&self, words: &[&str]) -> (String, bool) {
+        let mut command = Command::new(self.folder.join("cluster"));
+        command.args(words).env("LICTOR", env!("CARGO_BIN_EXE_lictor"));
+        command.env("LICTOR_NET", &self.net).env("LICTOR_DATA", &self.data);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (String::from_utf8_lossy(&said).into_owned(), output.status.success())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.run(&["stop"]);
+        let _best_effort = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+/// What its README tells to type is typed, in its order.
+#[test]
+fn the_example_does_as_it_says() {
+    let folder = support::examples().join("one-server-two-clients");
+    let readme = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let [_, _, third, fourth] = fresh_address().octets();
+    let net = format!("127.{}.{third}", 216 + fourth % 39);
+    let cluster = Cluster { folder, net: net.clone(), data: support::fresh_folder() };
+    let (mut now, mut steps) = (vec!["2", "3"], 0);
+    for line in readme.lines() {
+        if let Some(words) = line.strip_prefix("./cluster ") {
+            let words: Vec<&str> = words.split(' ').collect();
+            let (said, is_well) = cluster.run(&words);
+            assert!(is_well, "{line}: {said}\n{}", logs(&cluster.data));
+            match *words {
+                ["kill" | "leave", "elm"] => now = vec!["2"],
+                ["return", "elm"] => now = vec!["2", "3"],
+                ["members"] => assert_eq!(said.lines().count(), 4, "{said}"),
+                ["stop"] => assert!(!cluster.data.exists(), "nothing is left"),
+                _ => {}
+            }
+            steps += 1;
+        } else if let Some(words) = line.strip_prefix("dig @127.0.1.") {
+            let (host, rest) = words.split_once(' ').unwrap();
+            let name = rest.strip_prefix("-p 8600 +short ").expect("what dig is told");
+            let at: SocketAddr = format!("{net}.{host}:8600").parse().unwrap();
+            let expected: Vec<String> = now.iter().map(|host| format!("{net}.{host}")).collect();
+            let asked = || {
+                let message = support::ask(at, name, RecordType::A);
+                let mut found: Vec<String> = message.answers.iter().map(|one| one.data.to_string()).collect();
+                found.sort();
+                found
+            };
+            let shown = || format!("{:?}\n{}", asked(), logs(&cluster.data));
+            wait_for(line, || (asked() == expected).then_some(()), shown);
+            steps += 1;
+        }
+    }
+    assert_eq!(steps, 11, "all of it");
+}
+
+fn logs(folder: &Path) -> String {
+    let read = |node| std::fs::read_to_string(folder.join(format!("{node}.log"))).unwrap_or_default();
+    ["oak", "ash", "elm"].map(read).join("\n")
 }
