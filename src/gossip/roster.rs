@@ -35,6 +35,7 @@ pub(crate) struct Said {
 
 pub(crate) const BUCKETS: usize = 256;
 
+#[derive(Clone)]
 pub(crate) struct Roster {
     entries: BTreeMap<u64, Entry>,
     sums: [u64; BUCKETS],

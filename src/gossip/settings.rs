@@ -127,6 +127,12 @@ impl Timing {
         }
     }
 
+    /// What one knob means for another: a probe asks others before it ends, and repeats itself before it asks them.
+    pub(crate) fn reconcile(&mut self) {
+        self.probe_timeout = self.probe_timeout.min(self.probe_interval.mul_f64(0.6));
+        self.ping_again = self.ping_again.min(self.probe_timeout.mul_f64(0.35));
+    }
+
     /// How often one piece of news is sent on by each who hears it.
     pub fn transmissions(&self, members: usize) -> u8 {
         let digits = ((members + 1) as f64).log10().ceil() as u32;

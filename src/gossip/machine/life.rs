@@ -2,6 +2,7 @@
 //! name.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -34,6 +35,8 @@ pub(super) struct Life {
     ways: Vec<SocketAddr>,
     /// How many there were in the former life.
     former: usize,
+    /// Who this node was before it was renewed, the last few times.
+    pub before: VecDeque<u32>,
     /// What may yet be announced in this second of life.
     announced: (i64, u32),
     /// When the other one of this name was last told so.
@@ -51,6 +54,7 @@ pub(super) enum Stage {
 }
 
 const WAYS_MAX: usize = 64;
+const BEFORE_MAX: usize = 8;
 const ANNOUNCED_MAX: u32 = 20;
 const REJOIN: Duration = Duration::from_secs(5);
 const HOUSE: Duration = Duration::from_secs(1);
@@ -67,6 +71,7 @@ impl Life {
             compares: now,
             ways: settings.past.peers.values().copied().filter(|it| *it != settings.advertise).collect(),
             former: settings.past.peers.len(),
+            before: VecDeque::new(),
             announced: (0, 0),
             disputed: None,
             leave_until: None,
@@ -118,8 +123,8 @@ impl Machine {
             }
             Ok(Reply::Refused(text)) => Err(text),
             Ok(_) => Err("the reply is to another question".into()),
-            Err(AskError::Refused) => Err("connection refused".into()),
-            Err(AskError::TimedOut) => Err("i/o timeout".into()),
+            Err(AskError::Refused) => Err(format!("dial tcp {to}: connect: connection refused")),
+            Err(AskError::TimedOut) => Err(format!("dial tcp {to}: i/o timeout")),
             Err(AskError::Failed(text)) => Err(text),
         };
         if let Some(id) = tell {
@@ -400,7 +405,11 @@ impl Machine {
     }
 
     /// foca has changed its identity.
-    pub(super) fn renewed(&mut self, me: Id, now: Instant) {
+    pub(super) fn renewed(&mut self, old: Id, me: Id, now: Instant) {
+        self.life.before.push_back(old.short());
+        if self.life.before.len() > BEFORE_MAX {
+            self.life.before.pop_front();
+        }
         self.counters.renewed.add(1);
         self.incarnation = 0;
         self.life.active = false;
@@ -490,7 +499,9 @@ impl Machine {
 
     /// Who is alone, or among far fewer than in the former life, asks to be let in wherever that may help.
     pub(super) fn rejoin(&mut self, now: Instant) {
-        self.timers.at(now + REJOIN, Due::Rejoin);
+        // At first the others may be starting, too.
+        let young = self.age(now) < 10_000;
+        self.timers.at(now + if young { REJOIN / 5 } else { REJOIN }, Due::Rejoin);
         let few = self.foca.num_members() == 0 || self.roster.here() * 2 < self.life.former;
         if few && self.life.stage == Stage::Here {
             let ways = self.life.ways.iter().copied().sample(&mut self.random, ASKED);

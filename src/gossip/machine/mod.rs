@@ -7,6 +7,8 @@ mod life;
 mod receive;
 mod send;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::{
@@ -188,6 +190,7 @@ impl Machine {
         fits(&settings.name, &settings.tags)?;
         let me = Id::new(key(&settings.name), settings.advertise, settings.generation);
         let mut random = SmallRng::seed_from_u64(seed);
+        settings.timing.reconcile();
         let config = config(&settings, 1);
         let foca = Foca::new(me, config, SmallRng::from_rng(&mut random), Swim);
         let record =
@@ -340,7 +343,7 @@ impl Machine {
         }
         let me = self.me();
         if me != before.1 {
-            self.renewed(me, now);
+            self.renewed(before.1, me, now);
         }
         for note in out.notes.drain(..) {
             match note {

@@ -37,7 +37,10 @@ impl Machine {
             }
         };
         let src = packet.from();
-        if !packet.is_for(&me) {
+        // Whoever has not heard yet that we were renewed is not left without an answer: foca would be silent until by chance it
+        // hears, and where many are renewed at one time nobody would reach anybody.
+        let before = self.life.before.contains(&packet.to);
+        if !before && !packet.is_for(&me) {
             self.misaddressed(&packet, src, now);
             return false;
         }
@@ -58,7 +61,7 @@ impl Machine {
             return true;
         }
         let Packet { coordinate, suspect, news, body, .. } = packet;
-        if let Some(incarnation) = suspect {
+        if let Some(incarnation) = suspect.filter(|_| !before) {
             self.told_suspect(incarnation, now);
         }
         match body {
@@ -101,7 +104,7 @@ impl Machine {
         self.roster.len() >= self.settings.members_max
     }
 
-    /// It may be for who we were before we were renewed: whoever does not know it yet is told, or would ask in vain for as long as
+    /// It may be for who we were before a restart: whoever does not know it yet is told, or would ask in vain for as long as
     /// nothing else tells it.
     fn misaddressed(&mut self, packet: &Packet, src: Id, now: Instant) {
         self.counters.misaddressed.add(1);

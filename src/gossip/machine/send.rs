@@ -99,6 +99,9 @@ impl Machine {
         self.pushed = Some(now);
         if !self.news.is_empty() || self.foca.updates_backlog() > 0 {
             self.swim(now, |foca, out| foca.gossip(out));
+            if !self.news.is_empty() || self.foca.updates_backlog() > 0 {
+                self.push_soon(now);
+            }
         }
     }
 

@@ -3,10 +3,14 @@
 //!
 //! `LICTOR_GOSSIP_NODES` runs the scenarios with another number of members than the tests take by themselves.
 
+mod fuzz;
 mod idle;
+mod leave;
 mod life;
 mod loss;
+mod names;
 mod spread;
+mod torn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +24,7 @@ use uuid::Uuid;
 
 use super::{
     AskError, AskId, Effect, Happening, Keep, Machine, Members, Past, Settings, Status, Timing, UserEvent,
+    roster::Roster,
 };
 
 /// Headers of IP and UDP, and what seals a packet.
@@ -112,21 +117,28 @@ impl Sim {
         }
     }
 
-    /// A pool of `count` that know each other.
+    /// A pool of `count` that have known each other for a while.
     pub fn pool(count: usize, seed: u64, timing: Timing) -> Sim {
         let mut sim = Sim::new(seed, timing);
-        for at in 0..count {
+        for _ in 0..count {
             sim.add();
-            if at > 0 {
-                let seed = sim.random.random_range(0..at.min(5));
-                sim.join(at, seed);
-                sim.run(Duration::from_millis(1));
-            }
         }
-        sim.watch(move |members| members.len() == count);
-        assert_eq!(sim.run_until_seen(Duration::from_secs(120)), count, "a pool of {count} came to be");
-        sim.run(Duration::from_secs(20));
+        sim.acquaint();
+        sim.run(Duration::from_secs(5));
+        assert!((0..count).all(|at| sim.members(at).len() == count));
         sim
+    }
+
+    /// All that live know each other a second from now, and nobody had to tell them: not all at once, or their timers would go on
+    /// at the same times for good.
+    pub fn acquaint(&mut self) {
+        let living = self.alive();
+        let own = |at: &usize| self.nodes[*at].machine.as_ref().map(Machine::own);
+        let everyone: Roster = living.iter().filter_map(own).collect();
+        for at in living {
+            self.with(at, |machine, now| machine.know(everyone.clone(), now));
+            self.run(Duration::from_secs(1) / everyone.len() as u32);
+        }
     }
 
     pub fn add(&mut self) -> usize {

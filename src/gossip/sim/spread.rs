@@ -12,7 +12,7 @@ fn known(name: &str, status: Status) -> impl Fn(&crate::gossip::Members) -> bool
 
 #[test]
 fn a_join_is_known_everywhere_and_the_joiner_knows_everyone() {
-    for (count, p99, max) in [(100, 0.2, 0.3), (nodes(300), 0.25, 0.5)] {
+    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(300), 0.25, 0.5)] {
         let mut sim = Sim::pool(count, 1, Timing::lan());
         let at = sim.add();
         let name = sim.nodes[at].name.clone();
@@ -51,7 +51,7 @@ fn many_join_within_a_second() {
 
 #[test]
 fn an_event_is_heard_once_by_everyone() {
-    for (count, p99, max) in [(100, 0.2, 0.3), (nodes(300), 0.25, 0.5)] {
+    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(300), 0.25, 0.5)] {
         let mut sim = Sim::pool(count, 3, Timing::lan());
         let begun = sim.now;
         sim.with(7, |machine, now| machine.fire("deploy".into(), vec![7; 200], now)).unwrap();
