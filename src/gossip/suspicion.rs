@@ -74,3 +74,53 @@ impl Suspicion {
         self.since + lasts + self.put_off
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspicion_lasts_the_shorter_the_more_hold_it() {
+        #[expect(clippy::disallowed_methods, reason = "any time will do")]
+        let now = Instant::now();
+        let timing = Timing { refused_floor: Some(Duration::from_secs(5)), ..Timing::lan() };
+        let id = Id::new(1, ([10, 0, 0, 1], 8301).into(), 7);
+        let lasts = |refused: bool, votes: &[(u64, bool)], members: usize| {
+            let suspicion =
+                Suspicion { id, incarnation: 3, token: 0, since: now, refused, put_off: Duration::ZERO };
+            let mut all = Votes::new(7, 3, now);
+            for (from, refused) in votes {
+                all.add(*from, *refused);
+            }
+            (suspicion.ends(Some(&all), &timing, members) - now).as_secs_f64()
+        };
+        let near =
+            |value: f64, expected: f64| assert!((value - expected).abs() < 0.1, "{value}, not {expected}");
+        near(lasts(false, &[], 1000), 72.0);
+        near(lasts(false, &[(1, false)], 1000), 34.1);
+        near(lasts(false, &[(1, false), (1, false)], 1000), 34.1);
+        near(lasts(false, &[(1, false), (2, false)], 1000), 12.0);
+        near(lasts(false, &[(1, false), (2, false), (3, false)], 1000), 12.0);
+        // By the word of several its host refuses connections.
+        near(lasts(true, &[(1, true), (2, true)], 1000), 5.0);
+        near(lasts(true, &[(1, true), (2, false)], 1000), 12.0);
+        near(lasts(false, &[(1, true), (2, true)], 1000), 12.0);
+        near(lasts(true, &[(1, true), (2, true)], 10), 4.0);
+        // Nobody else could say so.
+        near(lasts(false, &[], 3), 4.0);
+
+        let old = Votes::new(7, 2, now);
+        let suspicion =
+            Suspicion { id, incarnation: 3, token: 0, since: now, refused: false, put_off: Duration::ZERO };
+        near((suspicion.ends(Some(&old), &timing, 1000) - now).as_secs_f64(), 72.0);
+    }
+
+    #[test]
+    fn votes_are_counted_once_and_to_a_bound() {
+        #[expect(clippy::disallowed_methods, reason = "any time will do")]
+        let mut votes = Votes::new(1, 0, Instant::now());
+        assert!(votes.add(1, false) && !votes.add(1, false));
+        assert!(votes.add(1, true) && !votes.add(1, true) && !votes.add(1, false), "that it refuses is news");
+        assert_eq!((2..100).filter(|from| votes.add(*from, false)).count(), VOTES_MAX - 1);
+    }
+}

@@ -37,7 +37,7 @@ impl Machine {
     pub fn query(&mut self, id: u64, name: Text, payload: Vec<u8>, now: Instant) -> Result<(), TooLarge> {
         self.event_fits(&name, &payload)?;
         if self.queries.len() >= QUERIES_MAX {
-            return Err(TooLarge { what: "Queries under way", bytes: QUERIES_MAX, max: QUERIES_MAX });
+            return Err(TooLarge::Queries(QUERIES_MAX));
         }
         let me = self.me();
         let time = self.heard.next();
@@ -114,6 +114,6 @@ impl Machine {
         let bytes = name.len() + payload.len();
         // What cannot go into a packet would wait in vain: no setting allows it.
         let max = self.settings.event_bytes_max.min(ITEM_BYTES_MAX - 64);
-        if bytes > max { Err(TooLarge { what: "user event", bytes, max }) } else { Ok(()) }
+        if bytes > max { Err(TooLarge::Event(max)) } else { Ok(()) }
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Life {
     /// When the other one of this name was last told so.
     disputed: Option<Instant>,
     leave_until: Option<Instant>,
+    /// When those that are gone for long are next forgotten, in milliseconds of this life.
+    reaps: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ pub(super) enum Stage {
 const WAYS_MAX: usize = 64;
 const BEFORE_MAX: usize = 8;
 const ANNOUNCED_MAX: u32 = 20;
+const REAP_MILLIS: i64 = 15_000;
 const REJOIN: Duration = Duration::from_secs(5);
 const HOUSE: Duration = Duration::from_secs(1);
 /// How many of the former life are asked at a time.
@@ -75,6 +78,7 @@ impl Life {
             announced: (0, 0),
             disputed: None,
             leave_until: None,
+            reaps: 0,
         }
     }
 
@@ -299,6 +303,9 @@ impl Machine {
             return;
         }
         let record = known.and_then(|it| it.record.clone());
+        if record.is_none() {
+            self.timers.at(now + self.settings.timing.gossip_interval * 3, Due::Record(id.key));
+        }
         let since = self.age(now);
         self.enter(Entry { id, state: State::Alive, since, record }, now);
     }
@@ -526,9 +533,10 @@ impl Machine {
 
     fn reap(&mut self, now: Instant) {
         let at = self.age(now);
-        if at / 1000 % 15 != 0 {
+        if at < self.life.reaps {
             return;
         }
+        self.life.reaps = at + REAP_MILLIS;
         let old = |entry: &&Entry| {
             !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry)
         };

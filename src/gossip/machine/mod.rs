@@ -25,7 +25,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use self::{
     health::{Helped, Probe},
-    life::Life,
+    life::{Life, Stage},
     sync::Ask,
     timers::{Due, Timers},
 };
@@ -167,12 +167,17 @@ pub struct Query {
     origin: Id,
 }
 
+/// It would not fit into a packet, or is more than agents agreed to spread.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} of {bytes} bytes exceeds {max} bytes limit")]
-pub struct TooLarge {
-    pub what: &'static str,
-    pub bytes: usize,
-    pub max: usize,
+pub enum TooLarge {
+    #[error("user event exceeds configured limit of {0} bytes before encoding")]
+    Event(usize),
+    #[error("Encoded length of tags exceeds limit of {TAG_BYTES_MAX} bytes")]
+    Tags,
+    #[error("node name exceeds limit of {NAME_BYTES_MAX} bytes")]
+    Name,
+    #[error("{0} queries are under way already")]
+    Queries(usize),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -254,6 +259,9 @@ impl Machine {
 
     /// Whatever is due. All packets that arrived are to be given first: what they say may be what a timer waits for.
     pub fn tick(&mut self, now: Instant) {
+        if self.life.stage == Stage::Stopped {
+            self.timers = Timers::default();
+        }
         self.mind_pause(now);
         while let Some(due) = self.timers.pop(now) {
             match due {
@@ -269,6 +277,7 @@ impl Machine {
                 Due::House => self.keep_house(now),
                 Due::Leave(step) => self.leave_step(step, now),
                 Due::Query(id) => self.query_over(id),
+                Due::Record(key) => self.ask_record(key, now),
             }
         }
         self.finish();
@@ -414,12 +423,9 @@ fn config(settings: &Settings, members: usize) -> foca::Config {
 }
 
 fn fits(name: &Text, tags: &Tags) -> Result<(), TooLarge> {
-    let bytes = tags.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let bytes: usize = tags.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     if name.len() > NAME_BYTES_MAX {
-        return Err(TooLarge { what: "name", bytes: name.len(), max: NAME_BYTES_MAX });
+        return Err(TooLarge::Name);
     }
-    if bytes > TAG_BYTES_MAX {
-        return Err(TooLarge { what: "Encoded length of tags", bytes, max: TAG_BYTES_MAX });
-    }
-    Ok(())
+    if bytes > TAG_BYTES_MAX { Err(TooLarge::Tags) } else { Ok(()) }
 }

@@ -52,6 +52,8 @@ const JOINS_FAST: u32 = 20;
 const SOME: usize = 256;
 /// What a comparison brings is told on, unless it is so much that all the others must be finding out, too.
 const FEW: usize = 64;
+/// In one request: what takes those in bounds them.
+const ROWS_MAX: usize = 4096;
 const CALLS_MAX: usize = 4096;
 const DOUBTED_MAX: usize = 64;
 const DOUBT_AFTER: Duration = Duration::from_secs(2);
@@ -225,8 +227,8 @@ impl Machine {
         let at = self.age(now);
         let push = if whole { self.unknown_to(buckets, &rows, at) } else { Vec::new() };
         self.bulk(rows, now);
-        if !push.is_empty() {
-            let request = Request::Push { clock: self.heard.clock(), rows: push };
+        for rows in push.chunks(ROWS_MAX) {
+            let request = Request::Push { clock: self.heard.clock(), rows: rows.to_vec() };
             let deadline = self.settings.timing.stream_timeout;
             self.ask(from, Asked::Push, stream::encode(&request), deadline, now);
         }
@@ -398,11 +400,26 @@ impl Machine {
     }
 
     pub(super) fn told_root(&mut self, from: Id, root: u64, now: Instant) {
-        let under_way = |what: Asked| self.asks.values().filter(|ask| ask.what == what).count();
         let known = self.roster.get(from.key).is_some_and(|entry| entry.id == from);
-        if root != self.roster.root() && known && under_way(Asked::Sync) < SYNCS_MAX {
+        if root != self.roster.root() && known && self.may_sync() {
             self.ask_sync(from.address, Asked::Sync, now);
         }
+    }
+
+    fn may_sync(&self) -> bool {
+        self.asks.values().filter(|ask| ask.what == Asked::Sync).count() < SYNCS_MAX
+    }
+
+    /// A member is seen by others of this node only with what it says of itself: it is asked, where nobody told it in time.
+    pub(super) fn ask_record(&mut self, key: u64, now: Instant) {
+        let Some(entry) = self.roster.get(key).filter(|it| it.record.is_none() && it.state.is_here()) else {
+            return;
+        };
+        let address = entry.id.address;
+        if self.may_sync() && self.life.stage == Stage::Here {
+            self.ask_sync(address, Asked::Sync, now);
+        }
+        self.timers.at(now + self.settings.timing.sync_interval, super::Due::Record(key));
     }
 
     /// Tells one that is down here that it is, so that it comes back as another.

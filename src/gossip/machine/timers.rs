@@ -26,6 +26,8 @@ pub(super) enum Due {
     House,
     Leave(u8),
     Query(u64),
+    /// To ask a member what it says of itself, if nobody told it.
+    Record(u64),
 }
 
 #[derive(Debug, Default)]

@@ -64,6 +64,9 @@ fn lost_packets_are_no_lost_members() {
         assert_eq!(sim.wronged, [], "{count} members, {loss} of all packets lost");
         assert_eq!(sum(|it| &it.renewed), 0, "nobody was made to come back as another");
         assert_eq!(sum(|it| &it.malformed), 0);
+        if loss < 0.1 {
+            assert_eq!(sum(|it| &it.suspected), 0, "a ping that is lost is repeated");
+        }
     }
 }
 
@@ -102,6 +105,36 @@ fn who_hears_nothing_for_a_while_wrongs_nobody() {
         [(100, 100, 20, 2, 600), (100, 10, 16, 4, 300), (nodes(300), 100, 20, 2, 110)]
     {
         let sim = held(count, share, stuck, free, time, Sim::stick);
+        let machines = sim.nodes.iter().filter_map(|it| it.machine.as_ref());
+        let failed: u64 = machines.map(|it| it.counters().failed.get()).sum();
+        println!("stuck {stuck} s of {}, {count}: {failed} suspicions came true", stuck + free);
+        assert!(failed > 0, "those that are silent for so long are failed themselves");
         assert_eq!(sim.wronged, [], "{count} members, one of {share} stuck {stuck} s of {}", stuck + free);
     }
+}
+
+/// Where packets to and from a member are dropped, and streams pass, it is there all the same.
+#[test]
+fn packets_are_not_the_only_way() {
+    let mut sim = Sim::pool(20, 9, timing(2));
+    sim.net.filtered = Box::new(|from, to| from == 3 || to == 3);
+    sim.run(Duration::from_secs(60));
+    assert_eq!(sim.wronged, []);
+    let suspected = sim.nodes.iter().filter_map(|it| it.machine.as_ref());
+    let suspected: u64 = suspected.map(|it| it.counters().suspected.get()).sum();
+    assert_eq!(suspected, 0);
+}
+
+/// Who is heard by nobody doubts its own hearing, and accuses others at a slower pace.
+#[test]
+fn who_is_cut_off_probes_less() {
+    let mut sim = Sim::pool(20, 10, timing(2));
+    let probes = |sim: &Sim| sim.nodes[3].machine.as_ref().expect("it lives").counters().probes.get();
+    let before = probes(&sim);
+    sim.net.cut = Box::new(|from, to| from == 3 || to == 3);
+    sim.run(Duration::from_secs(40));
+    assert!(probes(&sim) - before <= 12, "{} probes", probes(&sim) - before);
+    sim.net.cut = Box::new(|_, _| false);
+    sim.watch(|members| members.values().all(|it| it.status == Status::Alive));
+    assert_eq!(sim.run_until_seen(Duration::from_secs(15)), 20);
 }

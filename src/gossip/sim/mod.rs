@@ -57,6 +57,8 @@ pub(crate) struct Net {
     pub loss: f64,
     /// From whom to whom nothing passes.
     pub cut: Box<dyn Fn(usize, usize) -> bool>,
+    /// From whom to whom no packets pass, while streams do.
+    pub filtered: Box<dyn Fn(usize, usize) -> bool>,
 }
 
 pub(crate) struct Node {
@@ -105,7 +107,13 @@ impl Sim {
         Sim {
             now,
             nodes: Vec::new(),
-            net: Net { latency, jitter, loss: 0.0, cut: Box::new(|_, _| false) },
+            net: Net {
+                latency,
+                jitter,
+                loss: 0.0,
+                cut: Box::new(|_, _| false),
+                filtered: Box::new(|_, _| false),
+            },
             random: SmallRng::seed_from_u64(seed),
             events: BTreeMap::new(),
             number: 0,
@@ -416,7 +424,11 @@ impl Sim {
                 assert!(bytes.len() <= 1352, "a packet of {} bytes", bytes.len());
                 let Some(&at) = self.by_address.get(&to) else { return };
                 let lost = self.net.loss > 0.0 && self.random.random_bool(self.net.loss);
-                if lost || !self.nodes[at].host_up || (self.net.cut)(from, at) {
+                if lost
+                    || !self.nodes[at].host_up
+                    || (self.net.cut)(from, at)
+                    || (self.net.filtered)(from, at)
+                {
                     return;
                 }
                 let takes = self.takes();

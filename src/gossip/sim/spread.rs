@@ -76,3 +76,30 @@ fn changed_tags_are_known_everywhere() {
     println!("tags, {count}: {took:?}");
     assert!(took.max <= 0.5, "{took:?}");
 }
+
+/// News that was over before a member could hear it again is found out by comparing.
+#[test]
+fn what_gossip_did_not_bring_is_found_out() {
+    let mut sim = Sim::pool(30, 5, Timing::lan());
+    sim.net.cut = Box::new(|from, to| from == 9 || to == 9);
+    sim.watch(|members| members["node-5"].tag("role").is_some_and(|role| &**role == "consul"));
+    sim.with(5, |machine, now| machine.set_tags([("role".into(), "consul".into())].into(), now)).unwrap();
+    sim.run(Duration::from_secs(3));
+    assert_eq!(sim.seen.iter().filter(|it| it.is_none()).count(), 1);
+    sim.net.cut = Box::new(|_, _| false);
+    assert_eq!(sim.run_until_seen(Duration::from_secs(21)), 30);
+    assert_eq!(sim.wronged, []);
+}
+
+/// Distances are told by what probes take.
+#[test]
+fn members_learn_how_far_they_are_from_each_other() {
+    let mut sim = Sim::pool(10, 6, Timing { probe_timeout: Duration::from_millis(500), ..Timing::lan() });
+    sim.net.latency = Duration::from_millis(20);
+    sim.run(Duration::from_secs(300));
+    let place = |at: usize| sim.nodes[at].machine.as_ref().expect("it lives").coordinate();
+    for at in 1..10 {
+        let told = place(0).distance(&place(at));
+        assert!((0.03..0.05).contains(&told), "{told} s to {at}, and it is 40 ms");
+    }
+}

@@ -103,3 +103,28 @@ pub(crate) mod bytes_of {
         <&[u8]>::deserialize(from).map(<[u8]>::to_vec)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tag: usize) -> Item {
+        let tags = [("big".into(), "x".repeat(tag).as_str().into())].into();
+        let id = Id::new(1, ([10, 0, 0, 1], 8301).into(), 7);
+        Item::Record { id, record: Record { version: 1, name: "web-1".into(), tags } }
+    }
+
+    #[test]
+    fn an_item_is_whole_and_of_its_size_or_it_is_none() {
+        let fits = record(TAG_BYTES_MAX - 5);
+        let bytes = fits.encode();
+        assert!(bytes.len() <= ITEM_BYTES_MAX);
+        assert_eq!(Item::decode(&bytes), Ok(fits));
+        assert_eq!(Item::decode(&record(TAG_BYTES_MAX - 4).encode()), Err(Malformed::Form));
+        for cut in 0..bytes.len() {
+            assert_eq!(Item::decode(&bytes[..cut]), Err(Malformed::Form));
+        }
+        assert_eq!(Item::decode(&[&bytes[..], &[0]].concat()), Err(Malformed::Form));
+        assert_eq!(Item::decode(&[99, 1, 2]), Err(Malformed::Form), "of a kind that is not known yet");
+    }
+}
