@@ -13,6 +13,8 @@ pub(crate) struct Suspicion {
     pub since: Instant,
     /// Its host refused a connection from here.
     pub refused: bool,
+    /// Another one has called it failed: it heard enough others for that.
+    pub told: bool,
     /// By how much its end was put off since this process was stopped itself.
     pub put_off: Duration,
 }
@@ -64,10 +66,15 @@ impl Suspicion {
         let mut lasts = if wanted == 0 {
             least
         } else {
-            let agreed = (others.len().min(wanted) + 1) as f64;
+            let agreed = if self.told { wanted } else { others.len().min(wanted) };
+            let agreed = (agreed + 1) as f64;
             let share = agreed.ln() / ((wanted + 1) as f64).ln();
             most.saturating_sub((most.saturating_sub(least)).mul_f64(share)).max(least)
         };
+        if self.told {
+            // It has lasted elsewhere. Here it lasts as long as it takes to be refuted.
+            lasts = lasts.min(least / 2);
+        }
         if self.refused && others.iter().filter(|(_, refused)| *refused).count() >= wanted {
             lasts = lasts.min(timing.floor(members));
         }
@@ -86,8 +93,15 @@ mod tests {
         let timing = Timing { refused_floor: Some(Duration::from_secs(5)), ..Timing::lan() };
         let id = Id::new(1, ([10, 0, 0, 1], 8301).into(), 7);
         let lasts = |refused: bool, votes: &[(u64, bool)], members: usize| {
-            let suspicion =
-                Suspicion { id, incarnation: 3, token: 0, since: now, refused, put_off: Duration::ZERO };
+            let suspicion = Suspicion {
+                id,
+                incarnation: 3,
+                token: 0,
+                since: now,
+                refused,
+                told: false,
+                put_off: Duration::ZERO,
+            };
             let mut all = Votes::new(7, 3, now);
             for (from, refused) in votes {
                 all.add(*from, *refused);
@@ -109,9 +123,27 @@ mod tests {
         // Nobody else could say so.
         near(lasts(false, &[], 3), 4.0);
 
+        // Another one has called it failed.
+        let told = Suspicion {
+            id,
+            incarnation: 3,
+            token: 0,
+            since: now,
+            refused: false,
+            told: true,
+            put_off: Duration::ZERO,
+        };
+        near((told.ends(None, &timing, 1000) - now).as_secs_f64(), 6.0);
         let old = Votes::new(7, 2, now);
-        let suspicion =
-            Suspicion { id, incarnation: 3, token: 0, since: now, refused: false, put_off: Duration::ZERO };
+        let suspicion = Suspicion {
+            id,
+            incarnation: 3,
+            token: 0,
+            since: now,
+            refused: false,
+            told: false,
+            put_off: Duration::ZERO,
+        };
         near((suspicion.ends(Some(&old), &timing, 1000) - now).as_secs_f64(), 72.0);
     }
 

@@ -215,7 +215,8 @@ impl Machine {
             _ => {
                 self.counters.suspected.add(1);
                 let put_off = Duration::ZERO;
-                let suspicion = Suspicion { id, incarnation, token, since: now, refused, put_off };
+                let suspicion =
+                    Suspicion { id, incarnation, token, since: now, refused, told: false, put_off };
                 self.suspicions.insert(id.key, suspicion);
             }
         }
@@ -299,7 +300,8 @@ impl Machine {
     }
 
     /// Suspects a member that foca did not find silent by itself.
-    pub(super) fn suspect(&mut self, id: Id, refused: bool, now: Instant) {
+    /// `told`: another one has called it failed.
+    pub(super) fn suspect(&mut self, id: Id, refused: bool, told: bool, now: Instant) {
         let Some(known) = self.foca.iter_members().find(|it| *it.id() == id) else { return };
         let incarnation = known.incarnation();
         if known.state() == State::Alive {
@@ -307,6 +309,10 @@ impl Machine {
             self.swim(now, |foca, out| foca.apply_many(std::iter::once(update), true, out));
         }
         self.accuse(id, incarnation, self.token, refused, now);
+        if told && let Some(suspicion) = self.suspicions.get_mut(&id.key) {
+            suspicion.told = true;
+            self.await_end(id.key, now);
+        }
     }
 
     /// Someone suspects us: foca refutes it at once.

@@ -186,7 +186,7 @@ impl Machine {
         if old != me {
             // It may have moved, and the old one be gone: that is found out sooner than by chance.
             let (bytes, deadline) = (self.own_ping(&old), self.settings.timing.probe_interval);
-            self.ask(old.address, Asked::Doubt { of: old }, bytes, deadline, now);
+            self.ask(old.address, Asked::Doubt { of: old, told: false }, bytes, deadline, now);
         }
         self.counters.conflicts.add(1);
         Some(conflict(&record.name, old.address, row.id.address))

@@ -37,9 +37,10 @@ pub(super) enum Asked {
     Ping {
         of: Id,
     },
-    /// Whether a member is there that another one calls dead.
+    /// Whether a member is there; `told`: that another one calls dead.
     Doubt {
         of: Id,
+        told: bool,
     },
     Answer,
 }
@@ -56,7 +57,7 @@ const FEW: usize = 64;
 const ROWS_MAX: usize = 4096;
 const CALLS_MAX: usize = 4096;
 const DOUBTED_MAX: usize = 64;
-const DOUBT_AFTER: Duration = Duration::from_secs(2);
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
 const BETWEEN_MIN: Duration = Duration::from_secs(1);
 
 impl Machine {
@@ -117,9 +118,9 @@ impl Machine {
                     Err(AskError::Refused) => self.stream_refused(of, now),
                     _ => {}
                 },
-                Asked::Doubt { of } => match reply {
+                Asked::Doubt { of, told } => match reply {
                     Ok(Reply::Ack(bytes)) => drop(self.take(&bytes, now)),
-                    outcome => self.suspect(of, outcome == Err(AskError::Refused), now),
+                    outcome => self.suspect(of, outcome == Err(AskError::Refused), told, now),
                 },
                 Asked::Push | Asked::Answer => {}
             }
@@ -446,7 +447,7 @@ impl Machine {
             let Some((id, _)) = self.doubted.pop_front() else { return };
             if self.roster.get(id.key).is_some_and(|entry| entry.id == id && entry.state.is_here()) {
                 let (bytes, deadline) = (self.own_ping(&id), self.settings.timing.probe_interval);
-                self.ask(id.address, Asked::Doubt { of: id }, bytes, deadline, now);
+                self.ask(id.address, Asked::Doubt { of: id, told: true }, bytes, deadline, now);
             }
         }
     }

@@ -53,7 +53,7 @@ fn who_is_alone_keeps_asking_those_of_its_former_life() {
     sim.nodes[4].past.peers.clear();
     sim.start(4);
     sim.watch(|members| members.len() == 2);
-    assert_eq!(sim.run_until_seen(Duration::from_secs(12)), 2);
+    assert_eq!(sim.run_until_seen(Duration::from_secs(40)), 2);
 }
 
 /// A host back from a snapshot: it remembers less than the others do of it.

@@ -48,7 +48,7 @@ fn healthy(count: usize, seed: u64, loss: f64, time: u64) -> Sim {
 
 #[test]
 fn lost_packets_are_no_lost_members() {
-    for (count, loss, time) in [(100, 0.01, 120), (100, 0.05, 120), (100, 0.2, 300), (nodes(300), 0.2, 60)] {
+    for (count, loss, time) in [(100, 0.01, 120), (100, 0.05, 120), (100, 0.2, 200), (nodes(200), 0.2, 60)] {
         let sim = healthy(count, 7, loss, time);
         let sum = |of: fn(&crate::gossip::Counters) -> &crate::count::Counter| -> u64 {
             sim.nodes.iter().filter_map(|it| it.machine.as_ref()).map(|it| of(it.counters()).get()).sum()
@@ -90,7 +90,7 @@ fn held(
 
 #[test]
 fn who_stops_now_and_then_wrongs_nobody() {
-    for (count, time) in [(100, 300), (nodes(300), 60)] {
+    for (count, time) in [(100, 150), (nodes(200), 60)] {
         let sim = held(count, 100, 5, 10, time, Sim::stop);
         assert_eq!(sim.wronged, [], "{count} members, 1 % stop for 5 s of 15");
         let failed = sim.members(1).values().filter(|it| it.status == Status::Failed).count();
@@ -102,7 +102,7 @@ fn who_stops_now_and_then_wrongs_nobody() {
 #[test]
 fn who_hears_nothing_for_a_while_wrongs_nobody() {
     for (count, share, stuck, free, time) in
-        [(100, 100, 20, 2, 600), (100, 10, 16, 4, 300), (nodes(300), 100, 20, 2, 110)]
+        [(100, 100, 20, 2, 600), (100, 10, 16, 4, 200), (nodes(200), 100, 20, 2, 88)]
     {
         let sim = held(count, share, stuck, free, time, Sim::stick);
         let machines = sim.nodes.iter().filter_map(|it| it.machine.as_ref());

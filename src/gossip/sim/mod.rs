@@ -132,7 +132,7 @@ impl Sim {
             sim.add();
         }
         sim.acquaint();
-        sim.run(Duration::from_secs(5));
+        sim.run(Duration::from_secs(3));
         assert!((0..count).all(|at| sim.members(at).len() == count));
         sim
     }

@@ -12,7 +12,7 @@ fn known(name: &str, status: Status) -> impl Fn(&crate::gossip::Members) -> bool
 
 #[test]
 fn a_join_is_known_everywhere_and_the_joiner_knows_everyone() {
-    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(300), 0.25, 0.5)] {
+    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(200), 0.25, 0.5)] {
         let mut sim = Sim::pool(count, 1, Timing::lan());
         let at = sim.add();
         let name = sim.nodes[at].name.clone();
@@ -51,7 +51,7 @@ fn many_join_within_a_second() {
 
 #[test]
 fn an_event_is_heard_once_by_everyone() {
-    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(300), 0.25, 0.5)] {
+    for (count, p99, max) in [(100, 0.25, 0.3), (nodes(200), 0.25, 0.5)] {
         let mut sim = Sim::pool(count, 3, Timing::lan());
         let begun = sim.now;
         sim.with(7, |machine, now| machine.fire("deploy".into(), vec![7; 200], now)).unwrap();
@@ -102,4 +102,29 @@ fn members_learn_how_far_they_are_from_each_other() {
         let told = place(0).distance(&place(at));
         assert!((0.03..0.05).contains(&told), "{told} s to {at}, and it is 40 ms");
     }
+}
+
+#[test]
+fn a_thousand_members_hear_as_fast() {
+    let count = nodes(1000);
+    let mut sim = Sim::pool(count, 12, Timing::lan());
+    let at = sim.add();
+    sim.watch(known(&sim.nodes[at].name.clone(), Status::Alive));
+    let begun = sim.now;
+    sim.join(at, 3);
+    sim.run_until_seen(Duration::from_secs(2));
+    sim.run(Duration::from_secs(2));
+    let took = sim.took(begun);
+    println!("join, {count}: {took:?}");
+    assert!(took.p99 <= 0.25 && took.max <= 0.5, "{took:?}");
+    assert_eq!(sim.members(at).len(), count + 1);
+    let begun = sim.now;
+    sim.with(7, |machine, now| machine.fire("deploy".into(), vec![7; 200], now)).unwrap();
+    sim.run(Duration::from_secs(2));
+    let times: Vec<_> = sim.nodes.iter().flat_map(|it| &it.events).map(|(at, _)| *at - begun).collect();
+    assert_eq!(times.len(), count + 1);
+    let took = Took::new(times);
+    println!("event, {count}: {took:?}");
+    assert!(took.p99 <= 0.25 && took.max <= 0.5, "{took:?}");
+    assert_eq!(sim.wronged, []);
 }
