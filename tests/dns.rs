@@ -22,7 +22,7 @@
 #[path = "support/upstream.rs"]
 mod upstream;
 
-use std::{fs, net::IpAddr, sync::Arc, time::Duration};
+use std::{fs, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use hickory_proto::{
@@ -35,8 +35,8 @@ use lictor::{
         Register, Service, ServiceAddress, Target, Text, Weights,
     },
     dns::{
-        Asker, Outcome, Published, Responder, Roads, Server, ServiceTtl, Settings, StaticZones, Strategy,
-        Transport, View, ZoneFiles,
+        AskedElsewhere, Asker, Desk, Elsewhere, Outcome, Published, Responder, Roads, Server, ServiceTtl,
+        Settings, StaticZones, Strategy, ToldElsewhere, Transport, View, ZoneFiles,
     },
 };
 use tokio::{
@@ -496,11 +496,37 @@ fn shown(record: &Record) -> String {
     line.trim_end().to_string()
 }
 
+/// Where the catalog is elsewhere, no alias leads from it into a file's zone, nor from there into it (`docs/operating.md`).
+const INTO_EACH_OTHER: [&str; 8] = [
+    "pay.corp.example ",
+    "topay.corp.example ",
+    "gone.corp.example ",
+    "fleet.corp.example ",
+    "db.service.consul ",
+    "dbs.service.consul ",
+    "nodb.service.consul ",
+    "far.node.consul ",
+];
+
+/// An agent that has a catalog, asked by one that has none.
+struct Asked(Desk);
+
+impl Elsewhere for Asked {
+    fn ask(
+        &self,
+        asked: AskedElsewhere,
+    ) -> Pin<Box<dyn Future<Output = Result<ToldElsewhere, String>> + Send>> {
+        Box::pin(std::future::ready(self.0.answer(&asked)))
+    }
+}
+
 /// Servers on loopback, one for each road; their catalog and settings are set anew for each case.
 struct SocketRoads {
     published: Published,
     batch: std::net::SocketAddr,
     plain: std::net::SocketAddr,
+    /// Of an agent without a catalog, which has another one asked.
+    handing_on: std::net::SocketAddr,
     stop: CancellationToken,
     tasks: tokio::task::JoinSet<()>,
 }
@@ -515,16 +541,20 @@ impl SocketRoads {
             counters: Arc::default(),
         };
         let (stop, mut tasks) = (CancellationToken::new(), tokio::task::JoinSet::new());
-        let mut bind = |udp_batch| {
+        let mut bind = |udp_batch, published: &Published, asking: Option<Arc<dyn Elsewhere>>| {
             let roads = Roads::of(&Settings { udp_batch, ..Settings::default() });
             let server = Server::bind(&[([127, 0, 0, 1], 0).into()], &roads).unwrap();
             let addr = server.addrs()[0];
             let (published, stop) = (published.clone(), stop.clone());
+            let server = asking.into_iter().fold(server, Server::asking);
             tasks.spawn(async move { server.run(published, stop).await.unwrap() });
             addr
         };
-        let (batch, plain) = (bind(true), bind(false));
-        SocketRoads { published, batch, plain, stop, tasks }
+        let (batch, plain) = (bind(true, &published, None), bind(false, &published, None));
+        let none = Published { catalog: Arc::default(), counters: Arc::default(), ..published.clone() };
+        let asked: Arc<dyn Elsewhere> = Arc::new(Asked(Desk::new(published.clone())));
+        let handing_on = bind(true, &none, Some(asked));
+        SocketRoads { published, batch, plain, handing_on, stop, tasks }
     }
 
     /// The replies of every road that this question can take.
@@ -550,11 +580,21 @@ impl SocketRoads {
         self.published.catalog.store(Some(Arc::new(catalog.clone())));
         self.published.settings.store(Arc::new(settings.clone()));
         self.published.zones.store(Arc::new(zones.clone()));
+        let of_zones = case.file.ends_with("/zones.txt");
+        let hands_on = !of_zones || !INTO_EACH_OTHER.iter().any(|name| question.line.starts_with(name));
         match question.asker.transport {
-            Transport::Tcp => replies.push(("TCP", tcp(self.batch, &question.packet, silent).await)),
+            Transport::Tcp => {
+                replies.push(("TCP", tcp(self.batch, &question.packet, silent).await));
+                if hands_on {
+                    replies.push(("TCP, handed on", tcp(self.handing_on, &question.packet, silent).await));
+                }
+            }
             Transport::Udp => {
                 replies.push(("UDP by the batch", udp(self.batch, &question.packet, silent).await));
                 replies.push(("UDP one by one", udp(self.plain, &question.packet, silent).await));
+                if hands_on {
+                    replies.push(("UDP, handed on", udp(self.handing_on, &question.packet, silent).await));
+                }
             }
         }
         replies

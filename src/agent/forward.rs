@@ -56,7 +56,7 @@ impl dns::Elsewhere for DnsForward {
             let AskedElsewhere { packet, tcp, from, settings } = asked;
             let asked = DnsAsked { packet, tcp, from: Some(from), settings };
             let told = rpc.dns(&asked, DNS_PATIENCE).await.map_err(|error| error.to_string())?;
-            Ok(ToldElsewhere { reply: told.reply, left: told.left })
+            Ok(ToldElsewhere { reply: told.reply, left: told.left, unsure: told.unsure })
         })
     }
 }

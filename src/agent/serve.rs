@@ -64,7 +64,7 @@ impl Serve for Served {
         let from = from.ok_or_else(|| Failure::Other("Dns: nobody asks".into()))?;
         let told =
             self.dns.answer(&AskedElsewhere { packet, tcp, from, settings }).map_err(Failure::Other)?;
-        Ok(DnsTold { reply: told.reply, left: told.left })
+        Ok(DnsTold { reply: told.reply, left: told.left, unsure: told.unsure })
     }
 
     fn coordinate(&self, coordinate: NodeCoordinate) {

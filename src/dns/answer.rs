@@ -94,6 +94,8 @@ pub enum Data {
 /// What an answer is made from.
 pub struct Asked<'a> {
     pub catalog: &'a Catalog,
+    /// There is none here: nothing is known of its names.
+    pub is_elsewhere: bool,
     pub settings: &'a Settings,
     pub name: &'a Name<'a>,
     pub qtype: u16,

@@ -150,6 +150,9 @@ impl Asked<'_> {
         let Some(depth) = self.zones.split(&name) else {
             return from_zone::of_host(self.files, &name, qtype);
         };
+        if self.is_elsewhere {
+            return Some(Answer::default());
+        }
         let lookup = self.zones.parse(&name, depth, false);
         let zone = &host[name.offset(depth)..];
         let inner = Asked { name: &name, qtype, zone_bytes: zone.len() + 1, ..*self };

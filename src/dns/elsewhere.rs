@@ -39,6 +39,8 @@ pub struct ToldElsewhere {
     pub reply: Bytes,
     /// What is left to do; empty where the name is not the catalog's.
     pub left: Bytes,
+    /// Others may know more of the name than the reply says: nobody is known to live at that address.
+    pub unsure: bool,
 }
 
 /// Names outside our zones that an answer leads to, and the answer.
@@ -93,12 +95,13 @@ impl Desk {
             responder.respond(&view, &Asker { transport, from: asked.from }, &asked.packet, &mut reply);
         let told = match outcome {
             Outcome::Silent => Err("no question".into()),
-            // Nobody here knows who lives at an address: whoever was asked may.
-            Outcome::Answered if responder.knows_nobody(&reply) => Ok(ToldElsewhere::default()),
-            Outcome::Answered => Ok(ToldElsewhere { reply: reply.into(), left: Bytes::new() }),
+            Outcome::Answered => {
+                let unsure = responder.knows_nobody(&reply);
+                Ok(ToldElsewhere { reply: reply.into(), left: Bytes::new(), unsure })
+            }
             Outcome::Later(errand) => errand.left().map_or(Ok(ToldElsewhere::default()), |left| {
                 let left = rmp_serde::to_vec_named(&left).map_err(|error| error.to_string())?;
-                Ok(ToldElsewhere { reply: Bytes::new(), left: left.into() })
+                Ok(ToldElsewhere { left: left.into(), ..ToldElsewhere::default() })
             }),
         };
         let mut responders = lock(&self.responders);

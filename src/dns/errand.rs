@@ -253,7 +253,7 @@ impl Shared {
     ) -> Result<Wants, Vec<u8>> {
         let told = self.told(asker, packet, settings).await;
         match (wants, told) {
-            (_, Ok(told)) if !told.reply.is_empty() => Err(told.reply.into()),
+            (_, Ok(told)) if !told.reply.is_empty() && !told.unsure => Err(told.reply.into()),
             (Wants::Catalog { zone_at, answers_max }, Ok(told)) => {
                 let Some(Left { answer, for_subnet }) = Left::read(&told.left) else {
                     tracing::debug!("a server's answer to a question for a name cannot be read");
@@ -263,7 +263,7 @@ impl Shared {
             }
             // Who asks recursors has their word, though no server gives one.
             (Wants::Reverse, told) if told.is_ok() || settings.recursion.is_on() => {
-                self.elsewhere_unknown(asker, packet, settings)
+                self.from_others(asker, packet, settings, told.unwrap_or_default().reply)
             }
             (_, told) => {
                 if let Err(error) = told {
@@ -286,13 +286,22 @@ impl Shared {
         told.unwrap_or_else(|_| Err("no answer came in time".into()))
     }
 
-    /// An address of which no catalog tells: zones of files, and recursors, may.
-    fn elsewhere_unknown(&self, asker: &Asker, packet: &[u8], settings: &Settings) -> Result<Wants, Vec<u8>> {
+    /// An address at which nobody is known to live: zones of files, and recursors, may know more than this reply.
+    fn from_others(
+        &self,
+        asker: &Asker,
+        packet: &[u8],
+        settings: &Settings,
+        told: Bytes,
+    ) -> Result<Wants, Vec<u8>> {
         let (catalog, zones) = (Catalog::default(), self.zones.load());
         let view = View { catalog: Some(&catalog), settings, zones: &zones, fresh: true };
+        let lives_below = !told.is_empty() && wire::is_no_error(&told);
+        let mut responder = Responder::new(fastrand::u64(..)).knowing_below(lives_below);
         let mut reply = Vec::new();
-        match Responder::new(fastrand::u64(..)).respond(&view, asker, packet, &mut reply) {
+        match responder.respond(&view, asker, packet, &mut reply) {
             Outcome::Later(errand) => Ok(errand.wants),
+            _ if responder.knows_nobody(&reply) && !told.is_empty() => Err(told.into()),
             Outcome::Answered | Outcome::Silent => Err(reply),
         }
     }

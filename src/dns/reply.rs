@@ -1,7 +1,11 @@
 //! From a packet to a reply: what is refused, what is asked of the catalog, and what fits (`dns.md` §2, §17; sizes are
 //! measured as sent, and whatever a size cuts off sets TC).
 
-use std::{mem, net::IpAddr, sync::Arc};
+use std::{
+    mem,
+    net::IpAddr,
+    sync::{Arc, LazyLock},
+};
 
 use super::{
     answer::{Answer, Asked, Data, Record, secs},
@@ -77,6 +81,8 @@ pub struct Responder {
     fast: bool,
     /// Whether names of the catalog are asked elsewhere: there is none here.
     hands_on: bool,
+    /// Whether somebody is known to live at an address below the one that is asked for, though not by the catalog here.
+    lives_below: bool,
     tally: Arc<Tally>,
     /// Whether nobody else writes to that table.
     alone: bool,
@@ -115,6 +121,8 @@ const TOO_LONG: Ede = Ede { code: 0, text: "the question is too long to be passe
 const NOT_READY: Ede = Ede { code: 14, text: "no catalog yet" };
 const STALE: Ede = Ede { code: 3, text: "from before a restart; what came last is not in yet" };
 const STALE_NXDOMAIN: Ede = Ede { code: 19, ..STALE };
+/// Stands in for a catalog that is elsewhere, where names are not the catalog's.
+static NONE: LazyLock<Catalog> = LazyLock::new(Catalog::default);
 const QR: u8 = 0x80;
 pub const AA: u8 = 0x04;
 pub const TC: u8 = 0x02;
@@ -140,6 +148,7 @@ impl Responder {
             texts: Default::default(),
             fast: true,
             hands_on: false,
+            lives_below: false,
             tally,
             alone,
             form: Form::Invalid,
@@ -155,6 +164,10 @@ impl Responder {
     /// Has names of the catalog asked elsewhere, where that is so.
     pub(super) fn handing_on(self, hands_on: bool) -> Self {
         Responder { hands_on, ..self }
+    }
+
+    pub(super) fn knowing_below(self, lives_below: bool) -> Self {
+        Responder { lives_below, ..self }
     }
 
     /// Whether what was just answered is that nobody is known to live at an address.
@@ -245,6 +258,7 @@ impl Responder {
         self.form = form_of(&lookup);
         let asked = Asked {
             catalog,
+            is_elsewhere: false,
             settings,
             name: &name,
             qtype: query.qtype,
@@ -306,8 +320,10 @@ impl Responder {
             put_refusal(out, query, limits, Rcode::ServFail, 0, Some(NOT_READY));
             return None;
         }
-        let asked = view.catalog.map(|catalog| Asked {
+        let catalog = view.catalog.or_else(|| self.hands_on.then_some(&*NONE));
+        let asked = catalog.map(|catalog| Asked {
             catalog,
+            is_elsewhere: self.hands_on,
             settings,
             name,
             qtype: query.qtype,
@@ -319,6 +335,7 @@ impl Responder {
             items_max: limits.items_max(),
         });
         let known = reverse.and_then(|reverse| asked.as_ref()?.reverse(&reverse));
+        let known = known.or_else(|| self.lives_below.then(Answer::default));
         let is_child = |zone: &Served| zone.as_ref().is_some_and(|zone| zone.depth_of(name) == 0);
         let served = view.zones.find(name, query.qtype).filter(|zone| {
             is_in && self.zones.split(name).is_none() && !(limits.is_for_parent(query) && is_child(zone))

@@ -67,6 +67,11 @@ pub struct Ede {
     pub text: &'static str,
 }
 
+/// Whether a message says that its name exists.
+pub fn is_no_error(message: &[u8]) -> bool {
+    message.get(3).is_some_and(|flags| flags & 0x0f == Rcode::NoError as u8)
+}
+
 /// Records in the answer section of a message; 0 where it is none.
 pub fn answer_count(message: &[u8]) -> u16 {
     message.get(6..8).map_or(0, |count| u16::from_be_bytes([count[0], count[1]]))

@@ -91,6 +91,8 @@ pub struct DnsTold {
     /// Empty where something is left to do.
     pub reply: Bytes,
     pub left: Bytes,
+    /// Others may know more of the name than is said.
+    pub unsure: bool,
 }
 
 /// A part of a body; the first one says what it is the body of.

@@ -113,7 +113,7 @@ impl Serve for Memory {
     }
 
     fn dns(self: Arc<Self>, asked: DnsAsked) -> Result<DnsTold, Failure> {
-        Ok(DnsTold { reply: asked.packet, left: asked.settings })
+        Ok(DnsTold { reply: asked.packet, left: asked.settings, unsure: asked.tcp })
     }
 
     fn coordinate(&self, coordinate: NodeCoordinate) {
@@ -213,7 +213,7 @@ async fn every_kind_of_call_is_answered() {
     assert_eq!(client.propose(&refused).await.unwrap(), memory.apply(refused.clone()), "as the catalog says");
     let dns = DnsAsked { packet: "q".into(), tcp: true, from: Some(HERE), settings: "s".into() };
     let told = client.dns(&dns, DEADLINE).await.unwrap();
-    assert_eq!(told, DnsTold { reply: "q".into(), left: "s".into() });
+    assert_eq!(told, DnsTold { reply: "q".into(), left: "s".into(), unsure: true });
     let coordinate = NodeCoordinate { node: "oak".into(), ..NodeCoordinate::default() };
     client.coordinate(&coordinate).await.unwrap();
     assert_eq!(memory.told(), ["propose true", "propose true", "coordinate of oak"]);
