@@ -287,6 +287,22 @@ fn a_comparison_that_finds_nothing_writes_nothing() {
 }
 
 #[test]
+fn one_that_leaves_is_not_there_any_more() {
+    let prometheus = ("figures.hcl", "telemetry { prometheus_retention_time = \"60s\" }");
+    let oak = start("oak", fresh_address(), &[], &[prometheus]);
+    let mut elm = client_of(&oak, "elm", &[WEB]);
+    oak.wait_for_answers("web.service.consul", RecordType::SRV, &["SRV 1 1 80 elm.node.dc1.consul."]);
+    let (_, figures) = oak.request("GET", "/v1/agent/metrics?format=prometheus", "");
+    let mut asked = figures.lines().filter(|line| line.starts_with("consul_rpc_request"));
+    assert!(asked.any(|line| !line.ends_with(" 0")), "{figures}");
+    elm.signal("TERM");
+    assert_eq!(elm.exit_code(), Some(0), "it leaves by itself");
+    let gone = || (oak.get("/v1/catalog/node/elm") == Value::Null).then_some(());
+    wait_for("elm to be gone", gone, || oak.log());
+    oak.wait_for_answers("web.service.consul", RecordType::SRV, &[]);
+}
+
+#[test]
 fn aliases_follow_nodes_of_others() {
     let oak = server();
     let elm = client_of(&oak, "elm", &[WEB]);

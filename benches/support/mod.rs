@@ -48,6 +48,27 @@ impl Served {
         Ok(served)
     }
 
+    /// An agent at the usual ports of an address.
+    pub fn agent_at(address: Ipv4Addr, arguments: &[&str]) -> Outcome<Served> {
+        let folder = env::temp_dir().join(format!("lictor-bench-{}-{address}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let child = Command::new(env!("CARGO_BIN_EXE_lictor"))
+            .args(["agent", "-log-level=err", &format!("-bind={address}"), &format!("-client={address}")])
+            .args([format!("-data-dir={}", folder.display()), format!("-node=bench-{address}")])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()?;
+        let served = Served { child, http: (address, 8500).into(), folder };
+        let start = Instant::now();
+        while Client::connect(served.http).and_then(|mut client| client.get("/v1/agent/self")).is_err() {
+            if start.elapsed() > STARTS_WITHIN {
+                return Err("the agent did not start".into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(served)
+    }
+
     /// This very program, with these arguments; it prints where it listens.
     pub fn own(arguments: &[&str]) -> Outcome<Served> {
         let mut child = Command::new(env::current_exe()?).args(arguments).stdout(Stdio::piped()).spawn()?;

@@ -32,6 +32,8 @@ pub struct Figures {
     pub dns: Arc<dns::Counters>,
     pub checks: Arc<check::Counters>,
     pub http: Arc<http::Counters>,
+    /// What other agents ask of this one, where it is a server.
+    pub asked: Option<Arc<rpc::Counters>>,
     pub written: Written,
     /// Commands by which the catalog was told of what is registered here; those that were not written.
     pub told: Counter,
@@ -70,6 +72,7 @@ impl Figures {
         telemetry: Telemetry,
         checks: Arc<check::Counters>,
         http: Arc<http::Counters>,
+        asked: Option<Arc<rpc::Counters>>,
         monitor: Monitor,
     ) -> Self {
         Figures {
@@ -78,6 +81,7 @@ impl Figures {
             dns: Arc::default(),
             checks,
             http,
+            asked,
             written: Written::default(),
             told: Counter::default(),
             not_told: Counter::default(),
@@ -188,6 +192,7 @@ impl Shared {
             }
             Backing::Client(client) => of_calls(client.rpc.counters()),
         };
+        figures.extend(self.figures.asked.iter().flat_map(|counters| of_asked(counters)));
         figures.push(version());
         figures.extend(self.of_pool());
         figures.extend(self.figures.written.figures(read));
@@ -358,6 +363,27 @@ fn of_calls(counters: &rpc::Counters) -> Vec<Figure> {
     vec![
         Figure::count("consul.client.rpc", "Calls to servers.", counters.calls.get()),
         Figure::count("consul.client.rpc.failed", "Calls that came to nothing.", counters.failed.get()),
+    ]
+}
+
+fn of_asked(counters: &rpc::Counters) -> [Figure; 4] {
+    [
+        Figure::count(
+            "consul.rpc.accept_conn",
+            "Connections of other agents that were accepted.",
+            counters.accepted.get(),
+        ),
+        Figure::count("consul.rpc.request", "What other agents asked.", counters.requests.get()),
+        Figure::count(
+            "consul.rpc.request_error",
+            "What other agents asked and was not done.",
+            counters.not_done.get(),
+        ),
+        Figure::count(
+            "lictor.rpc.turned_away",
+            "Connections of other agents for which there was no room.",
+            counters.turned_away.get(),
+        ),
     ]
 }
 

@@ -282,7 +282,8 @@ impl Agent {
         let runner = Runner::new(checks, told, identity.node_name.clone(), backing.followed());
         let figures = Telemetry::new(&telemetry, &identity.node_name);
         let (of_checks, of_http) = (runner.counters().clone(), http_server.counters().clone());
-        let figures = figures::Figures::new(figures, of_checks, of_http, monitor);
+        let of_asked = rpc_server.as_ref().map(|server| server.counters().clone());
+        let figures = figures::Figures::new(figures, of_checks, of_http, of_asked, monitor);
         let shared = Arc::new(Shared {
             state: Mutex::new(State { local, runner }),
             keeper: store.is_some().then_some(keeper),
