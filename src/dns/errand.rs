@@ -263,7 +263,7 @@ impl Shared {
             }
             // Who asks recursors has their word, though no server gives one.
             (Wants::Reverse, told) if told.is_ok() || settings.recursion.is_on() => {
-                self.from_others(asker, packet, settings, told.unwrap_or_default().reply)
+                self.or_others(asker, packet, settings, told.unwrap_or_default().reply)
             }
             (_, told) => {
                 if let Err(error) = told {
@@ -287,7 +287,7 @@ impl Shared {
     }
 
     /// An address at which nobody is known to live: zones of files, and recursors, may know more than this reply.
-    fn from_others(
+    fn or_others(
         &self,
         asker: &Asker,
         packet: &[u8],
