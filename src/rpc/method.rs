@@ -115,7 +115,7 @@ async fn node(serve: Arc<dyn Serve>, asked: NodeAsked) -> Result<Parts<NodeTold>
         let changed = serve.subscribe(topics);
         let catalog = serve.catalog();
         let home = catalog.node(&key).map(|home| &**home);
-        let parts = if Rows::digest(home) != asked.known || asked.known.is_empty() && home.is_none() {
+        let parts = if Rows::digest(home) != asked.known {
             Rows::parts(home)
         } else if timeout_at(until, changed).await.is_ok() {
             continue;

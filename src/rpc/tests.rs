@@ -228,7 +228,13 @@ async fn of_a_node_nothing_comes_where_nothing_differs() {
     let (client, oak) = (client(&[running.address]), Text::from("oak"));
     let node = async |known: Bytes, wait| client.node(&oak, &known, wait).await;
     let digest = || Rows::digest(memory.catalog().node("oak").map(|home| &**home));
-    assert_eq!(node(digest(), Duration::ZERO).await, Ok(Some(Rows::default())), "there is no such node");
+    assert_eq!(node(digest(), Duration::ZERO).await, Ok(None), "there is no such node, and none is known");
+    // Who waits for one to come is not told that there is none, or he would ask again at once.
+    let (waited, _) = tokio::join!(node(Bytes::new(), DEADLINE), async {
+        until("it is asked", || running.counters.requests.get() == 2).await;
+        memory.apply(register("web-0", ""))
+    });
+    assert_eq!(waited.unwrap().unwrap().services.len(), 1);
     // More than one message may hold.
     let output = "x".repeat(4096);
     (0..2_000).for_each(|n| drop(memory.apply(register(&format!("web-{n}"), &output))));
@@ -237,7 +243,7 @@ async fn of_a_node_nothing_comes_where_nothing_differs() {
     assert_eq!(node(digest(), Duration::ZERO).await, Ok(None));
     // Who waits is told of the next change.
     let (waited, changed) = tokio::join!(node(digest(), DEADLINE), async {
-        until("it is asked", || running.counters.requests.get() == 4).await;
+        until("it is asked", || running.counters.requests.get() == 5).await;
         memory.apply(register("db", ""))
     });
     assert!(changed.unwrap().changed);
