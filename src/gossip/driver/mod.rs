@@ -231,9 +231,12 @@ impl Driver {
             biased;
             () = self.stop.cancelled() => Woken::Stop,
             _ready = self.sockets.udp.readable() => Woken::Packets,
-            Some(done) = self.tasks.join_next() => {
-                Woken::Done(done.expect("tasks return, they do not panic"))
-            }
+            Some(done) = self.tasks.join_next() => match done {
+                Ok(done) => Woken::Done(done),
+                // Nobody but the runtime cancels them, at its own end.
+                Err(error) if error.is_cancelled() => Woken::Stop,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            },
             Some(incoming) = self.incoming.recv() => Woken::Incoming(incoming),
             Some(request) = self.requests.recv() => Woken::Request(request),
             accepted = self.sockets.tcp.accept(), if accepts => Woken::Stream(accepted),
