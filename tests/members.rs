@@ -448,7 +448,12 @@ fn members_are_told_of_in_figures() {
         .flat_map(|kind| metrics[kind].as_array().unwrap())
         .map(|figure| figure["Name"].as_str().unwrap())
         .collect();
-    for name in ["consul.memberlist.udp.sent", "consul.memberlist.msg.suspect", "oak.members.unconfirmed"] {
+    for name in [
+        "consul.memberlist.udp.sent",
+        "consul.memberlist.msg.suspect",
+        "consul.serf.member.failed",
+        "oak.members.unconfirmed",
+    ] {
         assert!(names.iter().any(|found| found.ends_with(name)), "{name} is not among {names:?}");
     }
 }

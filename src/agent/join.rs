@@ -10,7 +10,6 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::pool;
 use crate::gossip::Pool;
 
 /// A place as it is written: an address or a name, with a port or without.
@@ -146,8 +145,9 @@ impl Joining {
             tracing::debug!(?addresses, "asking to be let in");
             let outcomes = pool.join(addresses).await;
             let joined = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).count();
-            let not_joined =
-                |(address, outcome): (_, Result<_, String>)| Some(pool::not_joined(address, &outcome.err()?));
+            let not_joined = |(address, outcome): (SocketAddr, Result<usize, String>)| {
+                Some(format!("Failed to join {address}: {}", outcome.err()?))
+            };
             faults.extend(outcomes.into_iter().filter_map(not_joined));
             if joined > 0 {
                 tracing::info!(

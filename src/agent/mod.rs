@@ -21,6 +21,7 @@ mod join;
 mod keep;
 mod keyring;
 mod local;
+mod members;
 mod mirror;
 mod pool;
 mod pool_figures;
@@ -294,6 +295,7 @@ impl Agent {
             leaving: CancellationToken::new(),
             alone: CancellationToken::new(),
             pool,
+            seen: pool::Seen::default(),
             wan_keys,
             dns: Arc::new(ArcSwap::from_pointee(reloadable.dns.clone())),
             dns_addrs: dns_server.addrs().to_vec(),
@@ -376,9 +378,9 @@ impl Agent {
         self.shared.leaving.clone()
     }
 
-    /// Tells the other agents that this one goes. They know when this returns, or will see for themselves.
-    pub async fn leave(&self) {
-        self.shared.leave_pool().await;
+    /// Tells the other agents that this one goes, and returns when they know; or `false`, and they will see for themselves.
+    pub async fn leave(&self) -> bool {
+        self.shared.leave_pool().await
     }
 
     /// Ends when a part ended that should not have.

@@ -2,7 +2,6 @@
 //! and it leaves them when it goes. What becomes of members in the catalog is the servers' to say.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::Arc,
@@ -13,11 +12,12 @@ use imbl::ordmap::DiffItem;
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{COMPATIBLE_VERSION, Identity, join::Joining, now, shared::Shared};
+use super::{COMPATIBLE_VERSION, Identity, join::Joining, now, port, shared::Shared};
 use crate::{
-    catalog::{Coordinate, Network, NodeCoordinate, Text},
+    catalog::{Coordinate, Network, NodeCoordinate, Text, fold},
     check::format_duration,
-    gossip::{self, Ended, Kind, Members, Pool, Status, Tags, Timing, UserEvent},
+    count::Counter,
+    gossip::{self, BindError, Ended, Kind, Members, Pool, StartError, Status, Tags, Timing, UserEvent},
     http,
 };
 
@@ -49,6 +49,17 @@ impl Default for PoolSettings {
             coordinate_every: Duration::from_secs(15),
         }
     }
+}
+
+/// What was seen of the others, counted.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub joined: Counter,
+    pub left: Counter,
+    pub failed: Counter,
+    pub events: Counter,
+    /// They came faster than they could be taken up.
+    pub events_lost: Counter,
 }
 
 /// What a leader tells all agents of itself.
@@ -100,7 +111,13 @@ pub fn start(
         allowed: settings.allowed.clone(),
         rejoin_after_leave: settings.rejoin_after_leave,
     };
-    Pool::start(settings, stop).map_err(|error| error.to_string())
+    Pool::start(settings, stop).map_err(|error| match &error {
+        StartError::Bind(BindError { address, error: source }) => {
+            let moves = "-bind, -serf-lan-bind or -serf-lan-port moves it";
+            format!("{error}; {moves}{}", port::explain(source, "TCP", *address))
+        }
+        _ => error.to_string(),
+    })
 }
 
 /// What a node says of itself (`cluster.md` §4.1), but for its id and its datacenter.
@@ -171,12 +188,14 @@ async fn hear(shared: &Shared) {
                 }
             }
             Ok(UserEvent { name, payload, time }) => {
+                shared.seen.events.add(1);
                 let (node, services) = (&shared.identity.node_name, http::Agent::services(shared));
                 // Whoever waits looks for himself whether it is for him; whoever told it waits for its time.
                 shared.events.send_modify(|events| events.hear(&name, &payload, time, node, &services));
             }
             Err(RecvError::Lagged(lost)) => {
-                tracing::warn!(lost, "events came faster than they could be taken up")
+                shared.seen.events_lost.add(lost);
+                tracing::warn!(lost, "events came faster than they could be taken up");
             }
             // There is no pool any more; its end is told of elsewhere.
             Err(RecvError::Closed) => return,
@@ -224,8 +243,14 @@ async fn tell_of_members(shared: &Shared) {
     let mut before = Members::new();
     loop {
         let after = members.borrow_and_update().clone();
+        // Taken for gone, it came back, and others may have removed what it had.
+        let (was, is) = (own_generation(shared, &before), own_generation(shared, &after));
+        if !shared.identity.server && was.is_some() && was < is {
+            shared.server_came();
+        }
         let mut lines = 0;
         for item in before.diff(&after) {
+            let forgotten = matches!(item, DiffItem::Remove(..));
             let word = match item {
                 DiffItem::Add(_, member) => Some((member, said(None, member.status))),
                 DiffItem::Update { old: (_, old), new: (_, new) } if old.status != new.status => {
@@ -235,6 +260,9 @@ async fn tell_of_members(shared: &Shared) {
                 DiffItem::Remove(_, member) => Some((member, "a member is forgotten")),
             };
             let Some((member, word)) = word else { continue };
+            if !forgotten {
+                shared.seen.count(member.status);
+            }
             lines += 1;
             if lines <= LINES_MAX && member.name != shared.identity.node_name {
                 tracing::info!(member = &*member.name, address = %member.address, "{word}");
@@ -246,6 +274,22 @@ async fn tell_of_members(shared: &Shared) {
         before = after;
         if members.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Of this agent's identity among them: a larger one, each time that it had to say anew that it is alive.
+fn own_generation(shared: &Shared, members: &Members) -> Option<u64> {
+    members.get(&*fold(&shared.identity.node_name)).map(|own| own.generation)
+}
+
+impl Seen {
+    fn count(&self, status: Status) {
+        match status {
+            Status::Alive => self.joined.add(1),
+            Status::Leaving => {}
+            Status::Left => self.left.add(1),
+            Status::Failed => self.failed.add(1),
         }
     }
 }
@@ -275,106 +319,13 @@ async fn tell_of_end(task: JoinHandle<Ended>) {
 }
 
 impl Shared {
-    /// Tells the others that this agent goes, and waits until they know.
-    pub(super) async fn leave_pool(&self) {
-        if tokio::time::timeout(LEAVE_LIMIT, self.pool.leave()).await.is_err() {
-            tracing::warn!("the others may not know yet that this agent left");
+    /// Tells the others that this agent goes, and waits until they know; `false` where that takes too long.
+    pub(super) async fn leave_pool(&self) -> bool {
+        let left = tokio::time::timeout(LEAVE_LIMIT, self.pool.leave()).await.is_ok();
+        if !left {
+            tracing::warn!("the others may not know that this agent left");
         }
-    }
-
-    /// As `join`, of the HTTP API.
-    pub(super) async fn join_pool(&self, text: &str) -> Result<(), http::Failure> {
-        let own = SocketAddr::from((self.identity.advertise, self.identity.serf_lan_port));
-        let fault = |fault: String| vec![format!("Failed to join {text}: {fault}")];
-        let addresses = match text.parse::<super::Place>() {
-            Ok(place) => place.resolve(own.port()).await.map_err(fault),
-            Err(reason) => Err(fault(reason.to_string())),
-        };
-        let addresses = addresses.map_err(|faults| failed_to_join(&faults))?;
-        if addresses.contains(&own) {
-            return Ok(());
-        }
-        let outcomes = self.pool.join(addresses).await;
-        if outcomes.iter().any(|(_, outcome)| outcome.is_ok()) {
-            return Ok(());
-        }
-        let faults =
-            outcomes.into_iter().filter_map(|(address, outcome)| Some(not_joined(address, &outcome.err()?)));
-        Err(failed_to_join(&faults.collect::<Vec<_>>()))
-    }
-
-    pub(super) async fn force_leave_pool(&self, node: &str, prune: bool) -> Result<(), http::Failure> {
-        let unknown = || http::Failure::Other(format!("agent: No node found with name '{node}'"));
-        let done = self.pool.force_leave(node, prune).await;
-        done.map_err(|over| http::Failure::Other(over.to_string()))?.map_err(|_| unknown())
-    }
-
-    /// Whoever is known of this datacenter, as HTTP tells of them.
-    pub(super) fn pool_members(&self) -> Vec<http::Member> {
-        let members = self.pool.members();
-        members.borrow().values().map(|member| shown(member)).collect()
-    }
-
-    /// This agent, as the others see it.
-    pub(super) fn own_member(&self) -> http::Member {
-        let key = crate::catalog::fold(&self.identity.node_name);
-        let members = self.pool.members();
-        let own = members.borrow().get(&*key).map(|member| shown(member));
-        own.unwrap_or_else(|| http::Member {
-            name: self.identity.node_name.clone(),
-            ..http::Member::default()
-        })
-    }
-
-    /// As servers of other datacenters would see it: nobody else is known there yet.
-    pub(super) fn own_wan_member(&self) -> http::Member {
-        let Identity { node_name, datacenter, advertise_wan, serf_wan_port, .. } = &self.identity;
-        let own = self.own_member();
-        http::Member {
-            name: format!("{node_name}.{datacenter}").into(),
-            gossip: serf_wan_port.map(|port| (*advertise_wan, port).into()),
-            tags: own.tags.into_iter().filter(|(key, _)| &**key != "wan_join_port").collect(),
-            ..own
-        }
-    }
-
-    /// How many members have each standing.
-    pub(super) fn standings(&self) -> BTreeMap<Status, usize> {
-        let members = self.pool.members();
-        let mut standings = BTreeMap::new();
-        members.borrow().values().for_each(|member| *standings.entry(member.status).or_default() += 1);
-        standings
-    }
-}
-
-/// As programs that look at Consul's texts know it.
-pub fn not_joined(address: SocketAddr, fault: &str) -> String {
-    match fault {
-        "connection refused" => {
-            format!("Failed to join {address}: dial tcp {address}: connect: connection refused")
-        }
-        "timed out" => format!("Failed to join {address}: dial tcp {address}: i/o timeout"),
-        _ => format!("Failed to join {address}: {fault}"),
-    }
-}
-
-fn failed_to_join(faults: &[String]) -> http::Failure {
-    let head = if faults.len() == 1 { "1 error".to_string() } else { format!("{} errors", faults.len()) };
-    let lines: String = faults.iter().map(|fault| format!("\n\t* {fault}")).collect();
-    http::Failure::Other(format!("{head} occurred:{lines}\n\n"))
-}
-
-fn shown(member: &gossip::Member) -> http::Member {
-    http::Member {
-        name: member.name.clone(),
-        status: match member.status {
-            Status::Alive => http::Standing::Alive,
-            Status::Leaving => http::Standing::Leaving,
-            Status::Left => http::Standing::Left,
-            Status::Failed => http::Standing::Failed,
-        },
-        gossip: Some(member.address),
-        tags: member.tags.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        left
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 impl Shared {
     pub(super) fn of_pool(&self) -> Vec<Figure> {
         let mut figures = self.of_members();
-        let (traffic, counters) = (self.pool.traffic(), self.pool.counters());
+        let (traffic, counters, seen) = (self.pool.traffic(), self.pool.counters(), &self.seen);
         let counts = [
             (
                 "consul.memberlist.udp.sent",
@@ -34,6 +34,11 @@ impl Shared {
             ),
             ("lictor.gossip.streams_broken", "Streams that ended before their end.", &traffic.streams_broken),
             ("consul.memberlist.msg.suspect", "Members that this agent suspected.", &counters.suspected),
+            ("consul.serf.member.join", "Members that came, or came back.", &seen.joined),
+            ("consul.serf.member.left", "Members that left.", &seen.left),
+            ("consul.serf.member.failed", "Members that failed.", &seen.failed),
+            ("consul.serf.events", "Events that came.", &seen.events),
+            ("lictor.gossip.events_lost", "Events that came too fast.", &seen.events_lost),
             ("lictor.gossip.cleared", "Suspicions of this agent that were taken back.", &counters.cleared),
             ("lictor.gossip.failed", "Suspicions of this agent that ended as failures.", &counters.failed),
             (

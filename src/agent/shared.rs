@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     COMPATIBLE_VERSION, Identity, Local, Reloadable, Reread, backing::Backing, events::Events, figures,
-    keep::Keeper, zones,
+    keep::Keeper, pool, zones,
 };
 use crate::{
     catalog::{Map, Node, Text},
@@ -41,6 +41,7 @@ pub struct Shared {
     /// Cancelled when nobody was found whom this agent was to join.
     pub(super) alone: CancellationToken,
     pub(super) pool: Pool,
+    pub(super) seen: pool::Seen,
     /// Of the pool between datacenters, which this agent is not in yet.
     pub(super) wan_keys: Option<Arc<KeptKeyring>>,
     pub(super) dns: Arc<ArcSwap<dns::Settings>>,

@@ -149,17 +149,17 @@ async fn live(
         if leaves { "Gracefully shutting down agent..." } else { "Graceful shutdown disabled. Exiting" }
     );
     let goes = async {
-        if leaves {
-            agent.leave().await;
+        let left = leaves && agent.leave().await;
+        if left {
             tracing::info!("Graceful exit completed");
         }
         agent.stop().await;
+        left
     };
     tokio::select! {
-        () = goes => {}
-        _ = signals.next() => return end(1),
+        left = goes => end(if left { 0 } else { 1 }),
+        _ = signals.next() => end(1),
     }
-    end(if leaves { 0 } else { 1 })
 }
 
 async fn tick(watchdog: &mut Option<tokio::time::Interval>) {

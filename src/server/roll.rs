@@ -69,11 +69,16 @@ const NO_NODE_AFTER: Duration = Duration::from_secs(180);
 const STEPS_MAX: u8 = 3;
 
 impl Suspicion {
-    /// As long as a suspicion lasts among so many members, at most.
+    /// As long as it takes among so many members, at most, from one that is found silent to the next: a probe by an observer
+    /// that trusts itself least, and a suspicion that nobody shares. However short these are set, a machine that is busy
+    /// needs some time.
     pub fn longest(&self, members: usize) -> Duration {
         const LONGEST: u32 = 6;
+        const SLOWEST: u32 = 8;
+        const LEAST: Duration = Duration::from_secs(10);
         let scale = (members.max(1) as f64).log10().max(1.0);
-        self.probe_interval.saturating_mul(self.multiplier.saturating_mul(LONGEST)).mul_f64(scale)
+        let suspicion = self.probe_interval.saturating_mul(self.multiplier.saturating_mul(LONGEST));
+        suspicion.mul_f64(scale).saturating_add(self.probe_interval.saturating_mul(SLOWEST)).max(LEAST)
     }
 }
 

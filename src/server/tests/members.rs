@@ -355,6 +355,17 @@ fn where_many_vanish_at_once_their_health_stays() {
 }
 
 #[test]
+fn at_once_is_as_long_as_gossip_takes_from_one_to_the_next() {
+    let longest = |multiplier, probe_millis, members| {
+        let probe_interval = Duration::from_millis(probe_millis);
+        Suspicion { multiplier, probe_interval }.longest(members).as_millis()
+    };
+    assert_eq!(longest(4, 1000, 10), 24_000 + 8_000);
+    assert_eq!(longest(4, 1000, 1000), 72_000 + 8_000);
+    assert_eq!(longest(3, 100, 12), 10_000, "dev mode");
+}
+
+#[test]
 fn an_operator_says_that_all_of_them_are_gone() {
     let mut world = World::of(names(30), MassFailure::default());
     names(20).for_each(|name| world.set(&name, Standing::Failed));
