@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Due, Happening, Keep, Machine, Query, TooLarge, UserEvent, sync::Asked};
+use super::{Due, Happening, Keep, Machine, Query, TooLarge, UserEvent, asks::Asked};
 use crate::{
     catalog::Text,
     gossip::{

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use foca::{Header, Member, State, Timer};
 
-use super::{Due, Machine, life::Stage, sync::Asked};
+use super::{Due, Machine, asks::Asked, life::Stage};
 use crate::{
     catalog::Coordinate,
     gossip::{

@@ -1,5 +1,4 @@
-//! Coming, going and being forgotten: joining, leaving, saying of another that it left, returning from the dead, and two of one
-//! name.
+//! Coming and going: joining, leaving, saying of another that it left, and what is entered of members that do.
 
 use std::{
     collections::VecDeque,
@@ -8,9 +7,9 @@ use std::{
 };
 
 use foca::{Member, Timer};
-use rand::{RngExt, seq::IteratorRandom};
+use rand::RngExt;
 
-use super::{AskError, Due, Happening, Machine, Unknown, sync::Asked};
+use super::{AskError, Due, Happening, Machine, Unknown, asks::Asked, house::HOUSE, rebirth::conflict};
 use crate::{
     catalog::Coordinate,
     gossip::{
@@ -32,18 +31,18 @@ pub(super) struct Life {
     /// When all that is known is next told by one number.
     pub compares: Instant,
     /// Where to ask to be let in again: those of the former life, and whoever let us in in this one.
-    ways: Vec<SocketAddr>,
+    pub ways: Vec<SocketAddr>,
     /// How many there were in the former life.
-    former: usize,
+    pub former: usize,
     /// Who this node was before it was renewed, the last few times.
     pub before: VecDeque<u32>,
     /// What may yet be announced in this second of life.
     announced: (i64, u32),
     /// When the other one of this name was last told so.
-    disputed: Option<Instant>,
+    pub disputed: Option<Instant>,
     leave_until: Option<Instant>,
     /// When those that are gone for long are next forgotten, in milliseconds of this life.
-    reaps: i64,
+    pub reaps: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +55,7 @@ pub(super) enum Stage {
 }
 
 const WAYS_MAX: usize = 64;
-const BEFORE_MAX: usize = 8;
 const ANNOUNCED_MAX: u32 = 20;
-const REAP_MILLIS: i64 = 15_000;
-const REJOIN: Duration = Duration::from_secs(5);
-const HOUSE: Duration = Duration::from_secs(1);
-/// How many of the former life are asked at a time.
-const ASKED: usize = 3;
-/// What is this close to being forgotten is not learnt.
-const NEARLY: Duration = Duration::from_secs(60);
 
 impl Life {
     pub fn new(settings: &Settings, now: Instant) -> Life {
@@ -380,190 +371,6 @@ impl Machine {
         true
     }
 
-    /// What others say of this node.
-    pub(super) fn told_of_self(&mut self, row: &Row, now: Instant) {
-        let me = self.me();
-        if row.id.address != me.address {
-            self.namesake(row.id, now);
-        } else if row.id.generation > me.generation || (row.id == me && !row.state.is_here()) {
-            self.renew(row.id.generation, now);
-        }
-        let own = self.roster.get(me.key).and_then(|it| it.record.as_ref()).map_or(0, |said| said.version);
-        if let Some(record) = &row.record
-            && row.id.address == me.address
-            && record.version > own
-        {
-            // Of a former life whose clock was ahead of this one's.
-            self.say_anew(record.version);
-            self.push_soon(now);
-        }
-    }
-
-    /// Takes an identity later than this generation, at once and not step by step.
-    pub(super) fn renew(&mut self, generation: u64, now: Instant) {
-        let me = self.me();
-        if self.life.stage != Stage::Here || generation < me.generation {
-            return;
-        }
-        let next = Id::new(me.key, me.address, generation + 1);
-        if next != me {
-            self.swim(now, |foca, out| foca.change_identity(next, out));
-        }
-    }
-
-    /// foca has changed its identity.
-    pub(super) fn renewed(&mut self, old: Id, me: Id, now: Instant) {
-        self.life.before.push_back(old.short());
-        if self.life.before.len() > BEFORE_MAX {
-            self.life.before.pop_front();
-        }
-        self.counters.renewed.add(1);
-        self.incarnation = 0;
-        self.life.active = false;
-        self.probe = None;
-        if let Some(mut entry) = self.roster.get(me.key).cloned() {
-            entry.id = me;
-            entry.state = State::Alive;
-            self.roster.put(entry);
-        }
-        self.tell(Happening::Keep(Keep::Generation(me.generation)));
-        self.timers.at(now + self.settings.timing.gossip_interval, Due::Seek);
-    }
-
-    /// foca tells three of its new identity, once: if those packets are lost, nobody answers it any more.
-    pub(super) fn seek(&mut self, now: Instant) {
-        if !self.life.active && self.life.stage == Stage::Here && self.foca.num_members() > 0 {
-            self.swim(now, |foca, out| foca.gossip(out));
-            self.timers.at(now + self.settings.timing.gossip_interval, Due::Seek);
-        }
-    }
-
-    pub(super) fn told_down(&mut self, from: Id, of: u64, generation: u64, now: Instant) {
-        let me = self.me();
-        if of == me.key && generation >= me.generation && self.life.stage == Stage::Here {
-            self.renew(generation, now);
-            // Who called is told first: it tells the others.
-            self.swim(now, |foca, out| foca.announce(from, out));
-        }
-    }
-
-    /// Another one has our name: who began later gives way.
-    pub(super) fn namesake(&mut self, other: Id, now: Instant) {
-        let me = self.me();
-        if other.address == me.address {
-            if other.generation > me.generation {
-                self.renew(other.generation, now);
-            }
-            return;
-        }
-        self.counters.conflicts.add(1);
-        self.dispute(&other, now);
-    }
-
-    fn dispute(&mut self, other: &Id, now: Instant) {
-        let last = self.life.disputed;
-        if last.is_none_or(|last| now.saturating_duration_since(last) >= Duration::from_millis(200)) {
-            self.life.disputed = Some(now);
-            let packet = Packet::anyone(Body::Conflict { other: self.me(), born: Some(self.born) });
-            self.send(other, &packet);
-        }
-    }
-
-    pub(super) fn told_conflict(&mut self, other: Id, born: Option<u64>, now: Instant) {
-        let me = self.me();
-        if other.key != me.key || other.address == me.address || self.life.stage != Stage::Here {
-            return;
-        }
-        match born {
-            None => self.dispute(&other, now),
-            Some(born) if (born, other.address) < (self.born, me.address) => {
-                self.life.stage = Stage::Stopped;
-                self.dispute(&other, now);
-                let text = conflict(&self.settings.name, me.address, other.address);
-                self.tell(Happening::Conflict(text));
-            }
-            Some(_) => {
-                self.dispute(&other, now);
-                self.renew(other.generation.max(me.generation), now);
-            }
-        }
-    }
-
-    /// Whether one of the failed has come back is asked now and then, the oftener the more of them there are.
-    pub(super) fn reconnect(&mut self, now: Instant) {
-        self.timers.at(now + self.settings.timing.reconnect_interval, Due::Reconnect);
-        let (failed, here) = (self.roster.failed(), self.roster.here().max(1));
-        if failed == 0 || self.life.stage != Stage::Here {
-            return;
-        }
-        if self.random.random_range(0.0..1.0) < failed as f64 / here as f64 {
-            let any = self.roster.entries().filter(|it| it.state == State::Failed).choose(&mut self.random);
-            if let Some(address) = any.map(Entry::address) {
-                self.ask_sync(address, Asked::Sync, now);
-            }
-        }
-    }
-
-    /// Who is alone, or among far fewer than in the former life, asks to be let in wherever that may help.
-    pub(super) fn rejoin(&mut self, now: Instant) {
-        // At first the others may be starting, too.
-        let young = self.age(now) < 10_000;
-        self.timers.at(now + if young { REJOIN / 5 } else { REJOIN }, Due::Rejoin);
-        let few = self.foca.num_members() == 0 || self.roster.here() * 2 < self.life.former;
-        if few && self.life.stage == Stage::Here {
-            let ways = self.life.ways.iter().copied().sample(&mut self.random, ASKED);
-            for address in ways {
-                self.ask_sync(address, Asked::Join { tell: None }, now);
-            }
-        }
-    }
-
-    /// Once a second.
-    pub(super) fn keep_house(&mut self, now: Instant) {
-        self.timers.at(now + HOUSE, Due::House);
-        self.forget_asked(now);
-        self.ask_doubted(now);
-        self.reap(now);
-        let longest = self.settings.timing.suspicion(self.roster.size())
-            * (self.settings.timing.suspicion_max_mult + 1);
-        let suspicions = &self.suspicions;
-        self.votes
-            .retain(|key, it| suspicions.contains_key(key) || now.saturating_duration_since(it.at) < longest);
-    }
-
-    fn reap(&mut self, now: Instant) {
-        let at = self.age(now);
-        if at < self.life.reaps {
-            return;
-        }
-        self.life.reaps = at + REAP_MILLIS;
-        let old = |entry: &&Entry| {
-            !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry)
-        };
-        let old: Vec<Id> = self.roster.entries().filter(old).map(|entry| entry.id).collect();
-        for id in old {
-            self.roster.remove(id.key);
-            self.coordinates.forget(id.key);
-            self.swim(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
-        }
-    }
-
-    /// How long one that is gone is remembered, in milliseconds.
-    fn remembered(&self, state: State, entry: &Entry) -> i64 {
-        let own =
-            entry.record.as_ref().and_then(|said| said.tags.get("rc_tm")).and_then(|text| seconds(text));
-        let timing = &self.settings.timing;
-        let usual = if state == State::Failed { timing.reconnect_timeout } else { timing.tombstone_timeout };
-        millis(own.map_or(usual, Duration::from_secs))
-    }
-
-    /// Whether what a row says of one who is gone is about to be forgotten.
-    pub(super) fn is_old(&self, row: &Row) -> bool {
-        let record = row.record.clone().map(Said::new);
-        let entry = Entry { id: row.id, state: row.state, since: 0, record };
-        i64::from(row.age_secs) * 1000 + millis(NEARLY) >= self.remembered(row.state, &entry)
-    }
-
     pub(super) fn own_coordinate(&self) -> Option<Coordinate> {
         self.settings.coordinates.then(|| self.coordinate())
     }
@@ -578,31 +385,4 @@ impl Machine {
             self.counters.malformed.add(1);
         }
     }
-}
-
-fn conflict(name: &str, mine: SocketAddr, theirs: SocketAddr) -> String {
-    format!("Conflicting address for {name}. Mine: {mine} Theirs: {theirs} Old state: 0")
-}
-
-fn millis(time: Duration) -> i64 {
-    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// `72h0m0s`, as agents write a time into a tag.
-fn seconds(text: &str) -> Option<u64> {
-    let mut total = 0_u64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let unit = match rest.as_bytes()[digits] {
-            b'h' => 3600,
-            b'm' => 60,
-            b's' => 1,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(unit)?)?;
-        rest = &rest[digits + 1..];
-    }
-    (total > 0).then_some(total)
 }

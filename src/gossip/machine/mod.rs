@@ -1,9 +1,12 @@
 //! The machine of one pool: it takes packets, requests, replies and the time, and tells what to send, what to ask and what
 //! happened. It opens no socket, reads no clock, and draws all its chances from one seed.
 
+mod asks;
 mod events;
 mod health;
+mod house;
 mod life;
+mod rebirth;
 mod receive;
 mod send;
 mod sync;
@@ -24,9 +27,9 @@ use foca::{Foca, NoCustomBroadcast, OwnedNotification, Timer};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use self::{
+    asks::Ask,
     health::{Helped, Probe},
     life::{Life, Stage},
-    sync::Ask,
     timers::{Due, Timers},
 };
 use super::{

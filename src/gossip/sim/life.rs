@@ -206,3 +206,26 @@ fn a_pool_over_long_distances_works_by_its_own_times() {
     println!("WAN host lost, 31: {:?}", sim.took(begun));
     assert!(sim.took(begun).max <= 75.0, "{:?}", sim.took(begun));
 }
+
+/// Agents that are started to try something out ask ten times a second, and wait no longer for an answer than for the next
+/// question: foca would take that for a fault.
+#[test]
+fn hasty_times_are_made_to_fit_each_other() {
+    let hasty = Duration::from_millis(100);
+    let timing = Timing {
+        probe_interval: hasty,
+        probe_timeout: hasty,
+        gossip_interval: hasty,
+        suspicion_mult: 3,
+        ..Timing::lan()
+    };
+    let mut sim = Sim::pool(5, 62, timing);
+    sim.net.loss = 0.02;
+    sim.run(Duration::from_secs(60));
+    assert_eq!(sim.wronged, []);
+    let faults: u64 = (0..5).map(|at| counted(&sim, at, |it| &it.malformed)).sum();
+    assert_eq!(faults, 0);
+    sim.watch(has("node-3", Status::Failed));
+    sim.lose(3);
+    assert_eq!(sim.run_until_seen(Duration::from_secs(3)), 4);
+}
