@@ -230,7 +230,6 @@ impl Driver {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Woken::Stop,
-            _ready = self.sockets.udp.readable() => Woken::Packets,
             Some(done) = self.tasks.join_next() => match done {
                 Ok(done) => Woken::Done(done),
                 // Nobody but the runtime cancels them, at its own end.
@@ -240,6 +239,8 @@ impl Driver {
             Some(incoming) = self.incoming.recv() => Woken::Incoming(incoming),
             Some(request) = self.requests.recv() => Woken::Request(request),
             accepted = self.sockets.tcp.accept(), if accepts => Woken::Stream(accepted),
+            // Packets are drained whatever wakes it: a flood of them must not keep all else waiting.
+            _ready = self.sockets.udp.readable() => Woken::Packets,
             () = sleep_until(due.into()) => Woken::Time,
         }
     }
