@@ -12,6 +12,8 @@ use crate::gossip::{
     wire::stream::{Row, State},
 };
 
+/// An operator's word is remembered as long as serf remembers an intent.
+const SENT_AWAY_MILLIS: i64 = 300_000;
 const REAP_MILLIS: i64 = 15_000;
 const REJOIN: Duration = Duration::from_secs(5);
 pub(super) const HOUSE: Duration = Duration::from_secs(1);
@@ -56,6 +58,8 @@ impl Machine {
         self.forget_asked(now);
         self.ask_doubted(now);
         self.reap(now);
+        let at = self.age(now);
+        self.life.sent_away.retain(|_, it| at - it.at < SENT_AWAY_MILLIS);
         let longest = self.settings.timing.suspicion(self.roster.size())
             * (self.settings.timing.suspicion_max_mult + 1);
         let suspicions = &self.suspicions;

@@ -1,12 +1,12 @@
 //! Coming and going: joining, leaving, saying of another that it left, and what is entered of members that do.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use foca::{Member, Timer};
+use foca::Timer;
 use rand::RngExt;
 
 use super::{AskError, Due, Happening, Machine, Unknown, asks::Asked, house::HOUSE, rebirth::conflict};
@@ -41,6 +41,8 @@ pub(super) struct Life {
     /// When the other one of this name was last told so.
     pub disputed: Option<Instant>,
     leave_until: Option<Instant>,
+    /// Who is to be gone for good as soon as it does not answer, by an operator's word.
+    pub sent_away: BTreeMap<u64, SentAway>,
     /// When those that are gone for long are next forgotten, in milliseconds of this life.
     pub reaps: i64,
 }
@@ -54,6 +56,15 @@ pub(super) enum Stage {
     Stopped,
 }
 
+/// An operator's word about a member that was there when it was given.
+pub(super) struct SentAway {
+    generation: u64,
+    prune: bool,
+    /// In milliseconds of this life.
+    pub at: i64,
+}
+
+const SENT_AWAY_MAX: usize = 256;
 const WAYS_MAX: usize = 64;
 const ANNOUNCED_MAX: u32 = 20;
 
@@ -69,6 +80,7 @@ impl Life {
             announced: (0, 0),
             disputed: None,
             leave_until: None,
+            sent_away: BTreeMap::new(),
             reaps: 0,
         }
     }
@@ -232,7 +244,8 @@ impl Machine {
         }
     }
 
-    /// Says of another that it left: a failed one is not awaited any more. `prune`: and is to be forgotten.
+    /// Says of another that it left: a failed one is not awaited any more. `prune`: and is to be forgotten. One that is there
+    /// stays, and shows that it does by a new generation: should it not answer, it is gone without having failed.
     pub fn force_leave(&mut self, name: &str, prune: bool, now: Instant) -> Result<(), Unknown> {
         let shown = self.roster.find(name).filter(|entry| entry.state != State::Pruned);
         let Some(Id { key, generation, .. }) = shown.map(|entry| entry.id) else {
@@ -275,13 +288,20 @@ impl Machine {
         let Some(entry) = self.roster.get(key).filter(|it| it.id.generation == generation).cloned() else {
             return false;
         };
+        if entry.state.is_here() {
+            // It may say itself whether it is there; if it does not, it is not awaited.
+            let asked = SentAway { generation, prune, at: self.age(now) };
+            let known = self.life.sent_away.get(&key);
+            let is_news = known.is_none_or(|it| it.generation != generation || (prune && !it.prune));
+            let has_room = known.is_some() || self.life.sent_away.len() < SENT_AWAY_MAX;
+            if is_news && has_room {
+                self.life.sent_away.insert(key, asked);
+            }
+            return is_news && has_room;
+        }
         let state = if prune { State::Pruned } else { State::Left };
         if entry.state >= state {
             return false;
-        }
-        if entry.state.is_here() {
-            let down = Member::down(entry.id);
-            self.swim(now, |foca, out| foca.apply_many(std::iter::once(down), true, out));
         }
         self.enter(Entry { state, since: self.age(now), ..entry }, now);
         true
@@ -324,9 +344,11 @@ impl Machine {
 
     pub(super) fn down(&mut self, id: &Id, now: Instant) {
         let Some(entry) = self.roster.get(id.key).filter(|it| it.id == *id).cloned() else { return };
-        let state = match entry.state {
-            State::Alive => State::Failed,
-            State::Leaving => State::Left,
+        let sent_away = self.life.sent_away.remove(&id.key).filter(|it| it.generation == id.generation);
+        let state = match (entry.state, sent_away) {
+            (State::Alive | State::Leaving, Some(SentAway { prune: true, .. })) => State::Pruned,
+            (State::Alive, None) => State::Failed,
+            (State::Alive | State::Leaving, _) => State::Left,
             _ => return,
         };
         self.enter(Entry { state, since: self.age(now), ..entry }, now);

@@ -89,17 +89,33 @@ fn a_pruned_one_stays_forgotten_by_who_was_away_when_it_was() {
 }
 
 #[test]
-fn who_is_there_comes_back_from_being_sent_away() {
+fn who_is_there_stays_though_it_is_sent_away() {
     for prune in [false, true] {
         let mut sim = Sim::pool(30, 35, Timing::lan());
         let before = sim.members(5)["node-5"].generation;
+        sim.watch(|members| !has("node-5", Status::Alive)(members));
         sim.with(0, |machine, now| machine.force_leave("node-5", prune, now)).unwrap();
-        sim.run(Duration::from_millis(200));
-        sim.watch(move |members| {
-            has("node-5", Status::Alive)(members) && members["node-5"].generation > before
-        });
+        let gone = sim.run_until_seen(Duration::from_secs(30));
+        assert_eq!(gone, 0, "prune: {prune}: somebody took it for gone");
+        sim.watch(move |members| members["node-5"].generation > before);
         assert_eq!(sim.run_until_seen(Duration::from_secs(15)), 30, "prune: {prune}");
         assert_eq!(sim.nodes[5].past.generation, sim.members(5)["node-5"].generation, "it is kept");
+    }
+}
+
+/// An operator is quicker than the pool: it is not waited for once it is found to be gone.
+#[test]
+fn who_is_not_there_any_more_leaves_when_that_is_noticed() {
+    for (prune, told) in [(false, Some(Status::Left)), (true, None)] {
+        let mut sim = Sim::pool(30, 37, Timing::lan());
+        sim.lose(5);
+        sim.with(0, |machine, now| machine.force_leave("node-5", prune, now)).unwrap();
+        sim.watch(has("node-5", Status::Failed));
+        let failed = sim.run_until_seen(Duration::from_secs(30));
+        assert_eq!(failed, 0, "prune: {prune}");
+        for at in sim.alive() {
+            assert_eq!(sim.members(at).get("node-5").map(|it| it.status), told, "prune: {prune}");
+        }
     }
 }
 
