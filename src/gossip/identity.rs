@@ -16,11 +16,21 @@ pub(crate) struct Id {
     pub key: u64,
     pub address: SocketAddr,
     /// Of two identities with one key the one with the larger generation is true.
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
 }
 
 /// Generations are milliseconds in 47 bits: until the year 6429. The bit above says which family the address is of.
 pub(crate) const GENERATION_MAX: u64 = (1 << 47) - 1;
+
+/// What others say of a generation; one that cannot be is no word of theirs.
+pub(crate) fn generation<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let generation = u64::deserialize(from)?;
+    match generation {
+        ..=GENERATION_MAX => Ok(generation),
+        _ => Err(serde::de::Error::custom("a generation beyond the largest")),
+    }
+}
 
 /// FNV-1a, then mixed: stable across versions, and every bit of it is good to choose a bucket by.
 pub(crate) fn key(name: &str) -> u64 {

@@ -47,13 +47,21 @@ const FRAME_BYTES: usize = 64 << 10;
 const DEPTH_MAX: usize = 64;
 const ENDING: &str = "snapshot";
 
+/// What is gone already need not be removed.
+fn remove(path: PathBuf) -> Result<(), SnapshotError> {
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SnapshotError::Io(path, error)),
+        _ => Ok(()),
+    }
+}
+
 impl Snapshots {
     /// Makes the folder if it is not there, and removes what a crash left half written.
     pub fn open(folder: &Path) -> Result<Self, SnapshotError> {
         let snapshots = Snapshots { folder: folder.into(), bytes: Arc::default() };
         fs::create_dir_all(folder).map_err(|error| snapshots.io(error))?;
         for path in snapshots.files("tmp")? {
-            fs::remove_file(&path).map_err(|error| SnapshotError::Io(path, error))?;
+            remove(path)?;
         }
         if let Some(newest) = snapshots.files(ENDING)?.pop() {
             let metadata = fs::metadata(&newest).map_err(|error| SnapshotError::Io(newest, error))?;
@@ -96,7 +104,7 @@ impl Snapshots {
 
     fn remove_all_but(&self, path: &Path) -> Result<(), SnapshotError> {
         for former in self.files(ENDING)?.into_iter().filter(|former| former != path) {
-            fs::remove_file(&former).map_err(|error| SnapshotError::Io(former, error))?;
+            remove(former)?;
         }
         Ok(())
     }

@@ -7,10 +7,21 @@ use std::{
 
 use crate::gossip::seal::Refused;
 
+/// What was in envelopes that opened, and was not taken all the same; counted since the start.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inside {
+    pub malformed: u64,
+    pub future: u64,
+    pub strangers: u64,
+    pub refused: u64,
+}
+
 #[derive(Default)]
 pub struct Complaints {
     counts: [u64; Refused::ALL.len()],
     foreign: u64,
+    inside: Inside,
+    inside_said: Inside,
     /// The last one's sender, as far as an address says it.
     from: Option<SocketAddr>,
     /// No sooner than this is anything said again.
@@ -23,6 +34,14 @@ impl Complaints {
     pub fn note(&mut self, refused: Refused, from: SocketAddr, now: Instant) {
         self.counts[refused.place()] += 1;
         self.noted(from, now);
+    }
+
+    /// How much there is by now; `from` sent the last of it.
+    pub fn note_inside(&mut self, inside: Inside, from: SocketAddr, now: Instant) {
+        if inside != self.inside {
+            self.inside = inside;
+            self.noted(from, now);
+        }
     }
 
     /// From an address that may not speak with us.
@@ -59,10 +78,19 @@ impl Complaints {
         };
         let kinds =
             Refused::ALL.into_iter().map(|refused| (self.counts[refused.place()], refused.to_string()));
-        let foreign = (self.foreign, "from an address that is not allowed".to_string());
-        let said = kinds.chain([foreign]).filter(|(count, _)| *count > 0);
+        let (inside, before) = (self.inside, self.inside_said);
+        let others = [
+            (self.foreign, "from an address that is not allowed"),
+            (inside.malformed - before.malformed, "of no known form"),
+            (inside.future - before.future, "of a later version"),
+            (inside.strangers - before.strangers, "of members that may not be here"),
+            (inside.refused - before.refused, "beyond what is kept"),
+        ];
+        let others = others.map(|(count, what)| (count, what.to_string()));
+        let said = kinds.chain(others).filter(|(count, _)| *count > 0);
         let said: Vec<String> = said.map(|(count, what)| format!("{count} {what}")).collect();
-        *self = Complaints { quiet_until: Some(now + EVERY), ..Complaints::default() };
+        let quiet_until = Some(now + EVERY);
+        *self = Complaints { quiet_until, inside, inside_said: inside, ..Complaints::default() };
         Some((said.join("; "), from))
     }
 }
@@ -97,8 +125,21 @@ mod tests {
         };
         assert_eq!(first, &(0, counted(1_000, 1)));
         assert_eq!(second, &(60, counted(60_000, 60)));
-        let later = start + Duration::from_secs(121);
-        assert!(complaints.take(later).is_some(), "the rest");
+        let inside = Inside { malformed: 7, strangers: 2, ..Inside::default() };
+        for second in 100..119 {
+            complaints.note_inside(inside, from, start + Duration::from_secs(second));
+        }
+        let (counts, _) = complaints.take(start + Duration::from_secs(120)).unwrap();
+        assert!(counts.ends_with("7 of no known form; 2 of members that may not be here"), "{counts}");
+        complaints.note_inside(inside, from, start + Duration::from_secs(181));
+        assert_eq!(
+            complaints.take(start + Duration::from_secs(181)),
+            None,
+            "what was said is not said again"
+        );
+        complaints.note(Refused::Key, from, start + Duration::from_secs(181));
+        let later = start + Duration::from_secs(182);
+        assert!(complaints.take(later).is_some(), "and after a quiet minute at once");
         assert_eq!(complaints.due(), None);
     }
 }

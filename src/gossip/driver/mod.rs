@@ -32,7 +32,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{complaints::Complaints, joining::Joining, keys::Keys, socket::Sockets, stream::StreamError};
+use self::{
+    complaints::{Complaints, Inside},
+    joining::Joining,
+    keys::Keys,
+    socket::Sockets,
+    stream::StreamError,
+};
 pub use self::{keys::keyring_of, socket::BindError};
 use super::{
     history::History,
@@ -213,6 +219,7 @@ impl Driver {
                 Woken::Incoming(Incoming { from, plain, answer }) => {
                     // Whoever hung up meanwhile is still heard.
                     let _hung_up = answer.send(self.machine.request(from, &plain, now()));
+                    self.heed(from);
                 }
                 Woken::Stream(accepted) => self.accept(accepted),
             }
@@ -273,7 +280,10 @@ impl Driver {
                 _ => Err(seal::Refused::Size),
             };
             match opened {
-                Ok(plain) => self.machine.packet(from, plain, now()),
+                Ok(plain) => {
+                    self.machine.packet(from, plain, now());
+                    self.heed(from);
+                }
                 Err(refused) => self.complain(refused, from),
             }
             self.perform();
@@ -292,6 +302,18 @@ impl Driver {
     fn complain(&mut self, refused: seal::Refused, from: SocketAddr) {
         self.shared.traffic.refused[refused.place()].add(1);
         self.complaints.note(refused, from, now());
+    }
+
+    /// What the machine did not take of what this one sent is told of, too.
+    fn heed(&mut self, from: SocketAddr) {
+        let counters = self.machine.counters();
+        let inside = Inside {
+            malformed: counters.malformed.get(),
+            future: counters.future.get(),
+            strangers: counters.strangers.get(),
+            refused: counters.refused.get(),
+        };
+        self.complaints.note_inside(inside, from, now());
     }
 
     fn tick(&mut self) {

@@ -41,6 +41,9 @@ pub(super) enum Asked {
 
 const ASKS_MAX: usize = 1024;
 
+/// Whoever is not let in asks again; that it is not is told in the log this often at most.
+const COMPLAIN_MILLIS: i64 = 60_000;
+
 impl Machine {
     pub(super) fn ask(
         &mut self,
@@ -128,7 +131,11 @@ impl Machine {
             Request::Sync { me: row, join, clock, sums } => {
                 if let Some(text) = self.refusal(&row, now) {
                     self.counters.strangers.add(1);
-                    tracing::warn!(%from, "a member was not let in: {text}");
+                    let at = self.age(now);
+                    if at >= self.life.complains {
+                        self.life.complains = at + COMPLAIN_MILLIS;
+                        tracing::warn!(%from, "a member was not let in: {text}");
+                    }
                     return Some(Reply::Refused(text));
                 }
                 self.witness(clock);

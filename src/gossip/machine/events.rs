@@ -9,7 +9,7 @@ use crate::{
     catalog::Text,
     gossip::{
         identity::{Id, mix},
-        ring::hash,
+        ring::{Heard, hash},
         wire::{
             item::{ITEM_BYTES_MAX, Item},
             stream::{self, Request},
@@ -78,7 +78,7 @@ impl Machine {
     }
 
     pub(super) fn told_event(&mut self, time: u64, name: &Text, payload: &[u8]) -> bool {
-        let new = self.heard.hear(time, hash(name, payload));
+        let new = self.hears(time, hash(name, payload));
         if new {
             let payload = Bytes::copy_from_slice(payload);
             self.tell(Happening::Event(UserEvent { name: name.clone(), payload, time }));
@@ -88,13 +88,20 @@ impl Machine {
     }
 
     pub(super) fn told_query(&mut self, time: u64, id: u64, origin: Id, name: &Text, payload: &[u8]) -> bool {
-        let new = self.heard.hear(time, id);
+        let new = self.hears(time, id);
         if new {
             let payload = Bytes::copy_from_slice(payload);
             self.tell(Happening::Query(Query { name: name.clone(), payload, id, origin }));
             self.keep_clock();
         }
         new
+    }
+
+    /// Whether an event is heard for the first time.
+    fn hears(&mut self, time: u64, hash: u64) -> bool {
+        let heard = self.heard.hear(time, hash);
+        self.counters.refused.add((heard == Heard::TooMany).into());
+        heard == Heard::New
     }
 
     /// Another member's clock.

@@ -7,7 +7,6 @@ use rand::{RngExt, seq::IteratorRandom};
 
 use super::{Due, Machine, asks::Asked, life::Stage};
 use crate::gossip::{
-    identity::Id,
     roster::{Entry, Said},
     wire::stream::{Row, State},
 };
@@ -15,6 +14,8 @@ use crate::gossip::{
 /// An operator's word is remembered as long as serf remembers an intent.
 const SENT_AWAY_MILLIS: i64 = 300_000;
 const REAP_MILLIS: i64 = 15_000;
+/// Who was there in a former life and does not return in this time finds us by itself, if it does at all.
+const FORMER_MILLIS: i64 = 300_000;
 const REJOIN: Duration = Duration::from_secs(5);
 pub(super) const HOUSE: Duration = Duration::from_secs(1);
 /// How many of the former life are asked at a time.
@@ -43,7 +44,8 @@ impl Machine {
         // At first the others may be starting, too.
         let young = self.age(now) < 10_000;
         self.timers.at(now + if young { REJOIN / 5 } else { REJOIN }, Due::Rejoin);
-        let few = self.foca.num_members() == 0 || self.roster.here() * 2 < self.life.former;
+        let may_return = self.age(now) < FORMER_MILLIS && self.roster.here() * 2 < self.life.former;
+        let few = self.foca.num_members() == 0 || may_return;
         if few && self.life.stage == Stage::Here {
             let ways = self.life.ways.iter().copied().sample(&mut self.random, ASKED);
             for address in ways {
@@ -76,8 +78,14 @@ impl Machine {
         let old = |entry: &&Entry| {
             !entry.state.is_here() && at - entry.since >= self.remembered(entry.state, entry)
         };
-        let old: Vec<Id> = self.roster.entries().filter(old).map(|entry| entry.id).collect();
-        for id in old {
+        let old: Vec<Entry> = self.roster.entries().filter(old).cloned().collect();
+        for entry in old {
+            let id = entry.id;
+            if entry.state == State::Left && at - entry.since < self.remembered(State::Pruned, &entry) {
+                // Not shown any more, and not forgotten: a member that was cut off may still take it for failed.
+                self.enter(Entry { state: State::Pruned, ..entry }, now);
+                continue;
+            }
             self.roster.remove(id.key);
             self.coordinates.forget(id.key);
             self.swim(now, |foca, out| foca.handle_timer(Timer::RemoveDown(id), out));
@@ -89,7 +97,7 @@ impl Machine {
         let own =
             entry.record.as_ref().and_then(|said| said.tags.get("rc_tm")).and_then(|text| seconds(text));
         let timing = &self.settings.timing;
-        let usual = if state == State::Failed { timing.reconnect_timeout } else { timing.tombstone_timeout };
+        let usual = if state == State::Left { timing.tombstone_timeout } else { timing.reconnect_timeout };
         millis(own.map_or(usual, Duration::from_secs))
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Life {
     leave_until: Option<Instant>,
     /// Who is to be gone for good as soon as it does not answer, by an operator's word.
     pub sent_away: BTreeMap<u64, SentAway>,
+    /// Before this nothing more is said of who is not let in, in milliseconds of this life.
+    pub complains: i64,
     /// When those that are gone for long are next forgotten, in milliseconds of this life.
     pub reaps: i64,
 }
@@ -81,6 +83,7 @@ impl Life {
             disputed: None,
             leave_until: None,
             sent_away: BTreeMap::new(),
+            complains: 0,
             reaps: 0,
         }
     }

@@ -309,7 +309,7 @@ impl Machine {
     fn say_anew(&mut self, known: u64) {
         let me = *self.foca.identity();
         let Some(mut entry) = self.roster.get(me.key).cloned() else { return };
-        let version = entry.record.as_ref().map_or(0, |said| said.version).max(known) + 1;
+        let version = entry.record.as_ref().map_or(0, |said| said.version).max(known).saturating_add(1);
         let record = Record { version, name: self.settings.name.clone(), tags: self.settings.tags.clone() };
         entry.record = Some(Said::new(record.clone()));
         self.roster.put(entry);

@@ -43,7 +43,7 @@ impl Machine {
         if self.life.stage != Stage::Here || generation < me.generation {
             return;
         }
-        let next = Id::new(me.key, me.address, generation + 1);
+        let next = Id::new(me.key, me.address, generation.saturating_add(1));
         if next != me {
             self.swim(now, |foca, out| foca.change_identity(next, out));
         }

@@ -55,7 +55,7 @@ impl Machine {
             self.counters.refused.add(1);
             return false;
         }
-        if self.roster.get(src.key).is_some_and(|entry| entry.state == State::Pruned && entry.id == src) {
+        if self.is_forgotten(src) {
             // foca has forgotten it, and would take it for new.
             self.call(src, now);
             return true;
@@ -129,23 +129,30 @@ impl Machine {
             } else if id == me && self.life.stage != Stage::Here {
                 // It leaves: there is nothing to refute.
             } else if id.key != me.key && self.roster.get(id.key).is_none() {
+                if update.state() == foca::State::Down {
+                    // Of whom nothing is known: foca would keep that in silence, and refuse for ever who is still to be told
+                    // of as alive.
+                    continue;
+                }
                 if room == 0 {
                     self.counters.refused.add(1);
                     continue;
                 }
                 room -= 1;
                 kept.push(update);
-            } else if self
-                .roster
-                .get(id.key)
-                .is_some_and(|entry| entry.state == State::Pruned && entry.id == id)
-            {
+            } else if self.is_forgotten(id) {
                 // Forgotten, and that it was forgotten is not: foca no longer knows, and would take it in anew.
             } else {
                 kept.push(update);
             }
         }
         kept
+    }
+
+    /// This life, or a later one, of a member whom this pool has forgotten on purpose.
+    fn is_forgotten(&self, id: Id) -> bool {
+        let known = self.roster.get(id.key);
+        known.is_some_and(|entry| entry.state == State::Pruned && entry.id.generation >= id.generation)
     }
 
     fn hear(&mut self, news: Vec<Vec<u8>>, now: Instant) {

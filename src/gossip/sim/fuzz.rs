@@ -5,7 +5,15 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::Sim;
-use crate::gossip::{Effect, Members, Timing};
+use crate::gossip::{
+    Effect, Members, Timing,
+    identity::GENERATION_MAX,
+    wire::{
+        item::Record,
+        packet::{Body, Packet},
+        stream::{self, Request, Row, State},
+    },
+};
 
 /// What its machine wants sent in the next seconds, and the requests it makes, addressed to the first node.
 fn said(sim: &mut Sim) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
@@ -108,4 +116,29 @@ fn nothing_that_is_said_stops_a_machine() {
     }
     assert!(machine.members().len() <= 20_000);
     machine.fire("still".into(), vec![], now).unwrap();
+}
+
+/// Numbers that no member could have come to: taken, they would be carried on, and pin whom they are about.
+#[test]
+fn a_generation_that_cannot_be_is_no_word_of_anybody() {
+    let mut sim = Sim::pool(5, 93, Timing::lan());
+    let from = sim.nodes[1].machine.as_ref().unwrap().own().id;
+    let mut own = sim.nodes[0].machine.as_ref().unwrap().own().id;
+    let before = own.generation;
+    let down = |generation| Packet::anyone(Body::Down { from, key: own.key, generation }).encode();
+    let packets = [down(u64::MAX), down(GENERATION_MAX + 1)];
+    own.generation = GENERATION_MAX + 5;
+    let record = Record { version: 1, name: "node-0".into(), tags: [("dc".into(), "dc1".into())].into() };
+    let rows = vec![Row { id: own, state: State::Alive, age_secs: 0, record: Some(record) }];
+    let push = stream::encode(&Request::Push { clock: 1, rows });
+    for at in [0, 2] {
+        sim.with(at, |machine, now| {
+            packets.iter().for_each(|packet| machine.packet(from.address, packet, now))
+        });
+        sim.with(at, |machine, now| assert_eq!(machine.request(from.address, &push, now), None));
+        let malformed = sim.nodes[at].machine.as_ref().unwrap().counters().malformed.get();
+        assert_eq!(malformed, 3);
+    }
+    sim.run(Duration::from_secs(30));
+    assert!((0..5).all(|at| sim.members(at)["node-0"].generation == before));
 }

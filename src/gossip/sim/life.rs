@@ -229,3 +229,20 @@ fn hasty_times_are_made_to_fit_each_other() {
     sim.lose(3);
     assert_eq!(sim.run_until_seen(Duration::from_secs(3)), 4);
 }
+
+/// A file that knows forty who are not there any more is no reason to ask for them for ever.
+#[test]
+fn a_former_pool_that_was_larger_is_not_sought_for_ever() {
+    let mut sim = Sim::pool(10, 92, Timing::lan());
+    sim.kill(9);
+    let gone = (0..40_u8).map(|at| (format!("gone-{at}").as_str().into(), ([10, 50, 0, at], 8301).into()));
+    sim.nodes[9].past.peers = gone.chain([("node-0".into(), sim.nodes[0].address)]).collect();
+    sim.run(Duration::from_secs(1));
+    sim.start(9);
+    sim.join(9, 0);
+    sim.run(Duration::from_secs(310));
+    let before = sim.nodes[9].stream_bytes;
+    sim.run(Duration::from_secs(60));
+    assert_eq!(sim.members(9).len(), 10);
+    assert_eq!(sim.nodes[9].stream_bytes - before, 0, "it is quiet");
+}

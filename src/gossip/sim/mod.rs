@@ -10,6 +10,7 @@ mod life;
 mod loss;
 mod names;
 mod network;
+mod rumour;
 mod spread;
 mod torn;
 

@@ -128,3 +128,15 @@ fn a_thousand_members_hear_as_fast() {
     assert!(took.p99 <= 0.25 && took.max <= 0.5, "{took:?}");
     assert_eq!(sim.wronged, []);
 }
+
+/// As a timer of the system has it: all at one moment, and so at one time of Lamport's.
+#[test]
+fn events_of_one_moment_are_all_heard() {
+    let mut sim = Sim::pool(60, 91, Timing::lan());
+    for at in 0..60 {
+        let name = format!("cron-{at}");
+        sim.with(at, |machine, now| machine.fire(name.as_str().into(), vec![], now)).unwrap();
+    }
+    sim.run(Duration::from_secs(10));
+    assert!(sim.nodes.iter().all(|node| node.events.len() == 60));
+}

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::Malformed;
 use crate::{
     catalog::Text,
-    gossip::{identity::Id, member::Tags},
+    gossip::{
+        identity::{Id, generation},
+        member::Tags,
+    },
 };
 
 /// In postcard: a tag of one byte, then the fields. New kinds are added at the end; an older member counts them and lets them go.
@@ -19,11 +22,13 @@ pub(crate) enum Item {
     /// It goes, and says so.
     Leave {
         key: u64,
+        #[serde(deserialize_with = "generation")]
         generation: u64,
     },
     /// An operator says that it is gone for good; `prune`: and is to be forgotten.
     Force {
         key: u64,
+        #[serde(deserialize_with = "generation")]
         generation: u64,
         prune: bool,
     },
@@ -56,6 +61,7 @@ pub(crate) struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Vote {
     pub target: u64,
+    #[serde(deserialize_with = "generation")]
     pub generation: u64,
     pub incarnation: u16,
     pub from: u64,

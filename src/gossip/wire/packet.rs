@@ -11,7 +11,10 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member};
 
 use super::{Malformed, PACKET_MAX, VERSION, swim::Swim};
-use crate::{catalog::Coordinate, gossip::identity::Id};
+use crate::{
+    catalog::Coordinate,
+    gossip::identity::{GENERATION_MAX, Id},
+};
 
 const KIND: u8 = 0b0000_0111;
 const COORDINATE: u8 = 0b0001_0000;
@@ -153,7 +156,10 @@ impl Packet {
             3 => Body::Down {
                 from: Id::get(from)?,
                 key: from.try_get_u64_le()?,
-                generation: from.try_get_u64_le()?,
+                generation: from
+                    .try_get_u64_le()
+                    .map(|generation| (generation <= GENERATION_MAX).then_some(generation))?
+                    .ok_or(Malformed::Form)?,
             },
             4 => Body::Root { from: Id::get(from)?, root: from.try_get_u64_le()? },
             5 => Body::Conflict {
