@@ -5,6 +5,8 @@
 mod client;
 #[path = "http/follow.rs"]
 mod follow;
+#[path = "http/handed.rs"]
+mod handed;
 #[path = "http/limits.rs"]
 mod limits;
 #[path = "http/memory.rs"]

@@ -7,6 +7,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use super::{
     counters::Counters,
     frames::Frames,
     guard::Ration,
+    query,
     reply::{Body, Fault, Outcome, Reply},
     route::{Asker, Route, Router},
     settings::Settings,
@@ -105,10 +107,12 @@ impl Onward {
         let wait = if waits { call.wait().ok() } else { None };
         let body = match call.stream.take() {
             Some(stream) => ErrandBody::Coming(pieces(stream.into_body())),
-            None => ErrandBody::Whole(call.body),
+            None => ErrandBody::Whole(call.body.clone()),
         };
-        let Onward { to, method, uri, headers } = self;
-        let answer = to.ask(Errand { method, uri, headers, source: call.source, body, wait }).await?;
+        let answer = match wait {
+            Some(_) => self.asked_until_stop(&call, wait).await?,
+            None => self.to.ask(self.errand(self.uri.clone(), &call, body, None)).await?,
+        };
         let failed = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
         let (mut pieces, mut length) = (answer.pieces, answer.length);
         if answer.status == failed && length.is_some_and(|length| length > 0) {
@@ -123,6 +127,36 @@ impl Onward {
         reply.headers.extend(named);
         Ok(reply)
     }
+
+    /// As a read that waits here: when this agent stops, it is answered at once with what there is.
+    async fn asked_until_stop(&self, call: &Call, wait: Option<Duration>) -> Result<Answer, Failure> {
+        let body = || ErrandBody::Whole(call.body.clone());
+        tokio::select! {
+            biased;
+            answer = self.to.ask(self.errand(self.uri.clone(), call, body(), wait)) => return answer,
+            () = call.api.stop.cancelled() => {}
+        }
+        let at_once = self.to.ask(self.errand(without_wait(&self.uri), call, body(), None));
+        let answer = timeout(STOP_PATIENCE, at_once).await;
+        answer.unwrap_or_else(|_| Err(Failure::Other("the agent stops, and no server answers".into())))
+    }
+
+    fn errand(&self, uri: String, call: &Call, body: ErrandBody, wait: Option<Duration>) -> Errand {
+        let (method, headers) = (self.method.clone(), self.headers.clone());
+        Errand { method, uri, headers, source: call.source, body, wait }
+    }
+}
+
+/// For a server to answer those who wait when this agent stops; less than a connection then has.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is asked, without what it waits for.
+fn without_wait(uri: &str) -> String {
+    let Some((path, query)) = uri.split_once('?') else { return uri.into() };
+    let name = |pair: &str| query::decode(pair.split('=').next().unwrap_or_default()).unwrap_or_default();
+    let stays = |pair: &&str| !["index", "hash", "wait"].contains(&name(pair).as_str());
+    let rest: Vec<&str> = query.split('&').filter(stays).collect();
+    if rest.is_empty() { path.into() } else { format!("{path}?{}", rest.join("&")) }
 }
 
 /// A stream of what comes, for as long as it comes.
@@ -205,5 +239,18 @@ mod tests {
         assert_eq!(uri("/v1/kv/a%2Fb?raw&dc=x", false), "/v1/kv/a%2Fb?raw&dc=x");
         assert_eq!(uri("/v1/kv/a?raw", true), "/v1/kv/a?raw&pretty");
         assert_eq!(uri("/v1/kv/a", true), "/v1/kv/a?pretty");
+    }
+
+    #[test]
+    fn what_is_asked_can_be_asked_without_its_wait() {
+        let table = [
+            ("/v1/kv/a", "/v1/kv/a"),
+            ("/v1/kv/a?index=3", "/v1/kv/a"),
+            ("/v1/kv/a?raw&index=3&dc=x&%77ait=5m", "/v1/kv/a?raw&dc=x"),
+            ("/v1/kv/index=1?hash=0&indexes", "/v1/kv/index=1?indexes"),
+        ];
+        for (asked, expected) in table {
+            assert_eq!(without_wait(asked), expected);
+        }
     }
 }

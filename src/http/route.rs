@@ -73,6 +73,10 @@ pub enum Asker {
     Agent { node: Text, source: Option<IpAddr> },
 }
 
+/// To an agent that asks for another's own.
+const OWN: &str =
+    "Permission denied: an agent answers for itself only whoever is connected to its own HTTP API";
+
 /// Requests into answers.
 pub struct Router {
     api: Arc<Api>,
@@ -99,7 +103,13 @@ impl Router {
         let (begun, router) = (self.begin(request, asker), self.clone());
         async move {
             let mut reply = match begun {
-                Begun::Answered(reply) => reply,
+                Begun::Answered { reply, is_known } => {
+                    if is_own && is_known {
+                        known_headers(reply)
+                    } else {
+                        reply
+                    }
+                }
                 Begun::Working { path, work, pretty } => {
                     let start = Instant::now();
                     let done = work.await.unwrap_or_else(Reply::from);
@@ -112,7 +122,9 @@ impl Router {
                 reply.headers.extend(router.api.settings.load().response_headers.iter().cloned());
             }
             router.counters.answered(&method, reply.status);
-            reply.into_response(gzip).await
+            // The asked agent puts something before what failed.
+            let is_told = !is_own && reply.status == StatusCode::INTERNAL_SERVER_ERROR;
+            reply.into_response(gzip && !is_told).await
         }
     }
 
@@ -120,19 +132,26 @@ impl Router {
         let settings = self.api.settings.load();
         let (route, rest) = match line(&request, settings.any_character) {
             Ok(found) => found,
-            Err(reply) => return Begun::Answered(reply),
+            Err(reply) => return Begun::Answered { reply, is_known: false },
         };
-        if let (Asker::Connected(_), Err(fault)) = (&asker, guard::may_ask(&settings, route.path, &rest)) {
-            return Begun::Answered(known_headers(fault.into()));
+        let known = |reply| Begun::Answered { reply, is_known: true };
+        // What an operator forbids was forbidden where it was asked; what is this agent's own is never asked so.
+        let may_ask = match &asker {
+            Asker::Connected(_) => guard::may_ask(&settings, route.path, &rest),
+            Asker::Agent { .. } if v1::is_of_datacenter(route) => Ok(()),
+            Asker::Agent { .. } => Err(Fault::new(StatusCode::FORBIDDEN, OWN)),
+        };
+        if let Err(fault) = may_ask {
+            return known(fault.into());
         }
         let Some(query) = Query::parse(request.uri().query().unwrap_or_default()) else {
             let reply = Reply::new(StatusCode::INTERNAL_SERVER_ERROR, Body::Empty);
-            return Begun::Answered(known_headers(reply));
+            return known(reply);
         };
         let pretty = settings.pretty || query.has("pretty");
         match self.call(route, rest, query, request, asker) {
             Ok(work) => Begun::Working { path: route.path, work, pretty },
-            Err(reply) => Begun::Answered(known_headers(reply)),
+            Err(reply) => known(reply),
         }
     }
 
@@ -244,7 +263,11 @@ fn done(route: &Route, call: Call, onward: Option<Onward>) -> Pending<'static, O
 
 /// A request whose line and headers are read.
 enum Begun {
-    Answered(Reply),
+    Answered {
+        reply: Reply,
+        /// Whether the path is.
+        is_known: bool,
+    },
     Working {
         /// Of the route.
         path: &'static str,

@@ -17,8 +17,8 @@ use lictor::{
     },
     check::{Definition, Kind, ServiceDefinition},
     http::{
-        About, Agent, Archive, Event, Failure, KeyOperation, KeyReport, Live, Member, Pending, ServerStatus,
-        Standing,
+        About, Agent, Archive, Elsewhere, Event, Failure, KeyOperation, KeyReport, Live, Member, Pending,
+        ServerStatus, Standing,
     },
     raft::{ArchiveHead, read_archive, write_archive},
 };
@@ -42,6 +42,8 @@ pub struct Memory {
     unconfirmed: Mutex<Vec<Text>>,
     /// Proposals are never answered.
     pub stuck: AtomicBool,
+    /// Answers what is of the datacenter, where this agent is no server.
+    pub elsewhere: Mutex<Option<Arc<dyn Elsewhere>>>,
     /// Of the agent's own registrations.
     changed: watch::Sender<()>,
     /// Of the catalog: the topics of each, or that all of it was replaced.
@@ -100,6 +102,7 @@ impl Memory {
             events: Mutex::default(),
             unconfirmed: Mutex::new(vec!["ash".into(), "elm".into(), "fir".into()]),
             stuck: AtomicBool::default(),
+            elsewhere: Mutex::default(),
             changed: watch::channel(()).0,
             changes: broadcast::channel(64).0,
             waiting: Arc::default(),
@@ -182,8 +185,8 @@ impl Subscribe for Memory {
 }
 
 impl Agent for Memory {
-    fn elsewhere(&self) -> Option<Arc<dyn lictor::http::Elsewhere>> {
-        None
+    fn elsewhere(&self) -> Option<Arc<dyn Elsewhere>> {
+        self.elsewhere.lock().unwrap().clone()
     }
 
     fn datacenter(&self) -> &Text {

@@ -28,11 +28,11 @@ use super::route::Route;
 pub use query::QUERY;
 
 /// Whoever is asked answers these.
-pub const OF_THE_AGENT: &[&[Route]] =
+pub static OF_THE_AGENT: &[&[Route]] =
     &[absent::ROUTES, agent::ROUTES, agent_health::ROUTES, event::ROUTES, member::ROUTES, telemetry::ROUTES];
 
 /// A server answers these.
-pub const OF_THE_DATACENTER: &[&[Route]] = &[
+pub static OF_THE_DATACENTER: &[&[Route]] = &[
     catalog::ROUTES,
     coordinate::ROUTES,
     health::ROUTES,
@@ -47,11 +47,22 @@ pub const OF_THE_DATACENTER: &[&[Route]] = &[
     unconfirmed::ROUTES,
 ];
 
-/// Whether a server answers it.
+/// Whether a server answers it, whoever is asked. It is one of [`routes`].
 pub fn is_of_datacenter(route: &Route) -> bool {
     OF_THE_DATACENTER.iter().copied().flatten().any(|other| std::ptr::eq(other, route))
 }
 
 pub fn routes() -> impl Iterator<Item = &'static Route> {
     OF_THE_AGENT.iter().chain(OF_THE_DATACENTER).copied().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_of_one_or_the_other() {
+        assert!(OF_THE_AGENT.iter().copied().flatten().all(|route| !is_of_datacenter(route)));
+        assert!(OF_THE_DATACENTER.iter().copied().flatten().all(is_of_datacenter));
+    }
 }
