@@ -127,6 +127,13 @@ fn requests_about_the_datacenter_go_to_a_server() {
     let (status, list) = elm.request("GET", "/v1/health/service/many", "");
     assert_eq!((status, &list), (200, &oak.request("GET", "/v1/health/service/many", "").1));
     assert!(list.len() > 100_000, "{}", list.len());
+    // And one that no message would hold.
+    for n in 0..10 {
+        assert_eq!(elm.request("PUT", &format!("/v1/kv/large/{n}"), &large[..500_000]).0, 200);
+    }
+    let (status, list) = elm.request("GET", "/v1/kv/large/?recurse", "");
+    assert!(status == 200 && list.len() > 6_000_000, "{status}: {} bytes", list.len());
+    assert!(list == oak.request("GET", "/v1/kv/large/?recurse", "").1);
     // An archive, there and back again.
     let (status, archive) = elm.request_bytes("GET", "/v1/snapshot", b"");
     assert_eq!((status, &archive[..2]), (200, &[0x1f, 0x8b][..]));

@@ -4,10 +4,17 @@
 use std::{
     io::{self, BufWriter, Read, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{
+        OwnedSemaphorePermit, Semaphore,
+        mpsc::{self, error::SendTimeoutError},
+    },
+};
 use tokio_util::task::TaskTracker;
 
 use super::Shared;
@@ -30,6 +37,8 @@ const ARCHIVES_MAX: usize = 2;
 /// Written, and not yet taken.
 const PIECES_MAX: usize = 8;
 const PIECE_BYTES: usize = 64 << 10;
+/// For whoever asked for one to take some of it: others wait for its turn.
+const SEND_WAIT: Duration = Duration::from_secs(30);
 
 impl Default for Archiving {
     fn default() -> Self {
@@ -58,10 +67,11 @@ impl Shared {
         let catalog_index = catalog.index();
         server.archiving.tasks.spawn_blocking(move || {
             let _turn = turn;
-            let out = BufWriter::with_capacity(PIECE_BYTES, Sent(&pieces));
-            if let Err(error) = write_archive(out, &head, &catalog) {
-                // Whoever does not take the rest does not take this either.
-                let _gone = pieces.blocking_send(Err(error));
+            // Whoever does not take the rest has room for this still: nobody is to take half of one for whole.
+            let last = pieces.clone().try_reserve_owned();
+            let out = BufWriter::with_capacity(PIECE_BYTES, Sent { pieces, wait: SEND_WAIT });
+            if let (Err(error), Ok(last)) = (write_archive(out, &head, &catalog), last) {
+                let _gone = last.send(Err(error));
             }
         });
         Ok(Archive { index: catalog_index, pieces: taken })
@@ -91,12 +101,20 @@ impl Shared {
 }
 
 /// A file that goes to whoever takes its pieces.
-struct Sent<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
+struct Sent {
+    pieces: mpsc::Sender<io::Result<Bytes>>,
+    /// For some of it to be taken.
+    wait: Duration,
+}
 
-impl Write for Sent<'_> {
+impl Write for Sent {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
-        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        let sent = self.pieces.send_timeout(Ok(Bytes::copy_from_slice(bytes)), self.wait);
+        match Handle::current().block_on(sent) {
+            Ok(()) => Ok(bytes.len()),
+            Err(SendTimeoutError::Timeout(_)) => Err(io::ErrorKind::TimedOut.into()),
+            Err(SendTimeoutError::Closed(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,5 +139,28 @@ impl Read for Taken {
         let bytes = self.piece.len().min(buffer.len());
         self.piece.copy_to_slice(&mut buffer[..bytes]);
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Over a connection that is alive, too: it holds one of few turns.
+    #[tokio::test]
+    async fn an_archive_that_nobody_takes_ends() {
+        let (pieces, mut taken) = mpsc::channel(2);
+        let wait = Duration::from_millis(10);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut sent = Sent { pieces, wait };
+            let lengths = [b"a", b"b"].map(|piece| sent.write(piece).unwrap());
+            (lengths, sent.write(b"c").unwrap_err().kind())
+        });
+        assert_eq!(written.await.unwrap(), ([1, 1], io::ErrorKind::TimedOut));
+        assert_eq!(
+            (taken.recv().await.unwrap().unwrap(), taken.recv().await.unwrap().unwrap()),
+            ("a".into(), "b".into())
+        );
+        assert!(taken.recv().await.is_none());
     }
 }

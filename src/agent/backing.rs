@@ -237,8 +237,13 @@ impl Unwritten {
 
     /// Whether what follows would fare no better now.
     pub fn is_of_all(&self) -> bool {
-        matches!(self, Unwritten::Elsewhere(error) if !matches!(error, CallError::Refused(_)))
+        matches!(self, Unwritten::Elsewhere(error) if is_of_all(error))
     }
+}
+
+/// Whether no other call would come to anything now.
+pub fn is_of_all(error: &CallError) -> bool {
+    !matches!(error, CallError::Refused(_))
 }
 
 impl From<Unwritten> for Failure {

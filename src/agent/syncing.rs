@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Change,
-    backing::{scale, stagger},
+    backing::{is_of_all, scale, stagger},
     now,
     shared::Shared,
     sync::{self, Scope},
@@ -52,7 +52,8 @@ impl Shared {
             && let Err(error) = client.mirror.refresh(&self.identity.node_name, Duration::ZERO).await
         {
             tracing::warn!(%error, "failed to sync: servers do not say what they know of this node");
-            (scope, written, goes_on) = (Scope::Touched, false, false);
+            // Where one answered, what changed here is told all the same.
+            (scope, written, goes_on) = (Scope::Touched, false, !is_of_all(&error));
         }
         let catalog = self.backing.catalog();
         let commands = {

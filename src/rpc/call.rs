@@ -23,8 +23,8 @@ use super::{
     counters::Counters,
     link::{DialError, Link, Sender, Tasks},
     message::{
-        Body, Decided, DnsAsked, DnsTold, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part,
-        Pending, Pieces, Proposed,
+        Body, Cut, Decided, DnsAsked, DnsTold, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing,
+        Part, Pending, Pieces, Proposed,
     },
     method,
     rows::Rows,
@@ -78,8 +78,6 @@ pub enum CallError {
     Refused(String),
 }
 
-/// In one message.
-const PIECE_BYTES: usize = 64 << 10;
 /// What is taken in one message; see also `Rows::parts`.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Of a node, in all messages.
@@ -162,7 +160,7 @@ impl Client {
         let attempt = |sender| -> Pending<Result<(HttpTold, Pieces), Status>> {
             let (asked, coming, whole) = (asked.clone(), coming.take(), whole.clone());
             let body: Pieces = match (once, coming) {
-                (false, _) => Box::pin(tokio_stream::iter(pieces_of(whole).map(Ok))),
+                (false, _) => Box::pin(tokio_stream::once(Ok(whole))),
                 (true, Some(coming)) => coming,
                 (true, None) => return Box::pin(std::future::ready(Err(Status::unknown("stream closed")))),
             };
@@ -210,8 +208,12 @@ impl Client {
         attempt: impl FnMut(Sender) -> Pending<Result<T, Status>>,
     ) -> Result<T, CallError> {
         self.0.counters.calls.add(1);
-        let done = timeout(patience, self.attempts(is_read, attempt)).await;
-        let done = done.unwrap_or(Err(CallError::TimedOut));
+        let mut under_way = None;
+        let done = timeout(patience, self.attempts(is_read, patience, attempt, &mut under_way)).await;
+        let done = done.unwrap_or_else(|_| {
+            under_way.inspect(|address| self.0.servers().failed(*address));
+            Err(CallError::TimedOut)
+        });
         self.0.counters.failed.add(done.is_err().into());
         done
     }
@@ -219,7 +221,9 @@ impl Client {
     async fn attempts<T>(
         &self,
         is_read: bool,
+        patience: Duration,
         mut attempt: impl FnMut(Sender) -> Pending<Result<T, Status>>,
+        under_way: &mut Option<SocketAddr>,
     ) -> Result<T, CallError> {
         let Settings { from, hold, .. } = self.0.settings;
         let (begun, mut rounds, mut pause) = (Instant::now(), 0, Duration::ZERO);
@@ -234,11 +238,16 @@ impl Client {
                 tried.clear();
                 pause = pause_after(rounds, pause, hold);
                 rounds += 1;
+                *under_way = None;
                 sleep(pause).await;
                 continue;
             };
             let (address, link) = link;
-            last = match link.connected(from, &self.0.tasks).await {
+            *under_way = Some(address);
+            // Each that is not tried yet has as much, and what is sent then, too.
+            let shares = self.servers().saturating_sub(tried.len()) + 1;
+            let wait = patience.saturating_sub(now - begun) / shares as u32;
+            last = match link.connected(from, wait, &self.0.tasks).await {
                 Err(error) => error.into(),
                 Ok(sender) => match attempt(sender).await.map_err(CallError::from) {
                     Ok(done) => return Ok(done),
@@ -343,7 +352,7 @@ async fn forwarded(
 ) -> Result<(HttpTold, Pieces), Status> {
     let head = tokio_stream::once(Part { head: Some(asked), body: Bytes::new() });
     // One that breaks off ends early: what comes in pieces is an archive, which says itself whether it is whole.
-    let pieces = body.map_while(Result::ok).map(|body| Part { head: None, body });
+    let pieces = Cut::new(body).map_while(Result::ok).map(|body| Part { head: None, body });
     let mut parts: Streaming<Part<HttpTold>> = streaming(sender, method::HTTP, head.chain(pieces)).await?;
     let first = parts.message().await?.unwrap_or_default();
     let told = first.head.ok_or_else(|| Status::data_loss("an answer without a head"))?;
@@ -352,11 +361,4 @@ async fn forwarded(
     }
     let rest = parts.map(|part| part.map(|part| part.body).map_err(std::io::Error::other));
     Ok((told, Box::pin(tokio_stream::once(Ok(first.body)).chain(rest))))
-}
-
-fn pieces_of(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
-        (!piece.is_empty()).then_some(piece)
-    })
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpSocket, TcpStream},
     sync::Mutex,
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::body::Body;
@@ -39,7 +39,7 @@ pub struct DialError {
     reason: String,
 }
 
-/// To make a connection.
+/// To make a connection, at most.
 const DIAL_WAIT: Duration = Duration::from_secs(5);
 /// A peer that says nothing for so long is asked whether it is there, and has so long to answer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -53,25 +53,28 @@ impl Link {
         Link { address, state: Mutex::default() }
     }
 
-    /// The connection, made now if need be; it comes from this address, where that is one. Whoever waits while another's try
-    /// fails has that error, too: they do not wait for each other's tries.
-    pub async fn connected(&self, from: IpAddr, tasks: &Tasks) -> Result<Sender, DialError> {
+    /// The connection, made now if need be, within this time; it comes from this address, where that is one. Whoever waits
+    /// while another's try fails has that error, too: they do not wait for each other's tries.
+    pub async fn connected(&self, from: IpAddr, wait: Duration, tasks: &Tasks) -> Result<Sender, DialError> {
         let asked = Instant::now();
-        let mut state = self.state.lock().await;
+        let until = asked + wait.min(DIAL_WAIT);
+        let too_long = || DialError { from, address: self.address, reason: "i/o timeout".into() };
+        let mut state = timeout_at(until, self.state.lock()).await.map_err(|_| too_long())?;
         if let Some(sender) = state.sender.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(Sender(sender.clone()));
         }
         if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| *at >= asked) {
             return Err(error.clone());
         }
-        match timeout(DIAL_WAIT, self.dial(from, tasks)).await {
+        match timeout_at(until, self.dial(from, tasks)).await {
             Ok(Ok(sender)) => {
                 state.sender = Some(sender.clone());
                 Ok(Sender(sender))
             }
             failed => {
-                let reason = failed.map_or_else(|_| "i/o timeout".into(), |error| in_words(&error));
-                let error = DialError { from, address: self.address, reason };
+                let reason = failed.map(|error| in_words(&error));
+                let error = reason
+                    .map_or_else(|_| too_long(), |reason| DialError { from, address: self.address, reason });
                 (state.sender, state.failed) = (None, Some((Instant::now(), error.clone())));
                 Err(error)
             }

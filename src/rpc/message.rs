@@ -1,6 +1,12 @@
 //! The messages, as they are spoken and as they go over the wire.
 
-use std::{io, net::IpAddr, pin::Pin, sync::Arc};
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -8,6 +14,9 @@ use tokio_stream::Stream;
 
 use super::rows::{Placed, Rows};
 use crate::catalog::{Check, Command, Node, NodeCoordinate, Reply, Subscribe, Text};
+
+/// Of a body, in one message.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Something that a server will have done.
 pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -147,10 +156,43 @@ pub(super) struct Located {
 #[serde(default)]
 pub(super) struct Nothing {}
 
+/// A body in pieces that each go in one message, in whatever pieces it comes.
+pub(super) struct Cut {
+    pieces: Pieces,
+    /// Of the piece that came last.
+    left: Bytes,
+}
+
+impl Cut {
+    pub fn new(pieces: Pieces) -> Cut {
+        Cut { pieces, left: Bytes::new() }
+    }
+}
+
+impl Stream for Cut {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        while self.left.is_empty() {
+            match ready!(self.pieces.as_mut().poll_next(cx)) {
+                Some(Ok(piece)) => self.left = piece,
+                end => return Poll::Ready(end),
+            }
+        }
+        let bytes = self.left.len().min(PIECE_BYTES);
+        Poll::Ready(Some(Ok(self.left.split_to(bytes))))
+    }
+}
+
 impl NodeTold {
     pub fn add_to(self, rows: &mut Rows) {
         rows.node = self.node.or(rows.node.take());
         rows.checks.extend(self.checks);
-        rows.services.extend(self.services);
+        for placed in self.services {
+            match rows.services.last_mut() {
+                Some(last) if last.service.id == placed.service.id => last.checks.extend(placed.checks),
+                _ => rows.services.push(placed),
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     call::MESSAGE_BYTES_MAX,
     codec::MessagePack,
     message::{
-        Decided, DnsAsked, Failure, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part,
+        Cut, Decided, DnsAsked, Failure, HttpAsked, HttpTold, Located, NodeAsked, NodeTold, Nothing, Part,
         Pending, Pieces, Proposed, Serve,
     },
     rows::Rows,
@@ -138,7 +138,7 @@ async fn http(
     let (told, pieces) = serve.http(head, body).await?;
     let head = tokio_stream::once(Ok(Part { head: Some(told), body: Default::default() }));
     let broken = |error: std::io::Error| Status::unknown(error.to_string());
-    let rest = pieces.map(move |piece| Ok(Part { head: None, body: piece.map_err(broken)? }));
+    let rest = Cut::new(pieces).map(move |piece| Ok(Part { head: None, body: piece.map_err(broken)? }));
     Ok(Parts(Box::pin(head.chain(rest))))
 }
 

@@ -70,27 +70,38 @@ impl Rows {
             bytes += more;
         };
         let Some(home) = home else { return vec![part] };
+        room_for(bytes_of(&**home.node()), &mut part);
         part.node = Some(Node::clone(home.node()));
         for check in home.checks().iter() {
-            room_for(bytes_of(check), &mut part);
+            room_for(bytes_of(&**check), &mut part);
             part.checks.push(Check::clone(check));
         }
         for instance in home.instances() {
-            let checks: Vec<Check> = instance.checks.iter().map(|check| Check::clone(check)).collect();
-            room_for(RECORD_BYTES + checks.iter().map(bytes_of).sum::<usize>(), &mut part);
-            part.services.push(Placed { service: Service::clone(&instance.service), checks });
+            let placed = || Placed { service: Service::clone(&instance.service), checks: Vec::new() };
+            let service_bytes = bytes_of(&*instance.service);
+            room_for(service_bytes, &mut part);
+            part.services.push(placed());
+            for check in instance.checks.iter() {
+                room_for(bytes_of(&**check), &mut part);
+                // Where a part begins with a check, its service is there again.
+                if part.services.is_empty() {
+                    room_for(service_bytes, &mut part);
+                    part.services.push(placed());
+                }
+                part.services.last_mut().into_iter().for_each(|last| last.checks.push(Check::clone(check)));
+            }
         }
         parts.push(part);
         parts
     }
 }
 
-/// About as much as one message is to hold, a quarter of what is taken: and of each record, what is not output of checks.
+/// About as much as one message is to hold, a quarter of what is taken: a record that is larger goes alone.
 const PART_BYTES: usize = 1 << 20;
-const RECORD_BYTES: usize = 1024;
 
-fn bytes_of(check: &Check) -> usize {
-    RECORD_BYTES + check.output.len()
+/// On its way. What cannot be encoded is told when it is sent.
+fn bytes_of(record: &impl Serialize) -> usize {
+    rmp_serde::to_vec_named(record).map_or(0, |bytes| bytes.len())
 }
 
 fn without_index(check: &Check) -> Check {

@@ -99,6 +99,9 @@ impl Serve for Memory {
                 drop(guard);
             }
             let headers = asked.headers;
+            if asked.uri == "/large" {
+                body = Box::pin(tokio_stream::once(Ok(vec![3; 10 << 20].into())));
+            }
             if asked.uri == "/whole" {
                 let (mut bytes, mut pieces) = (0, 0);
                 while let Some(piece) = body.next().await {
@@ -240,10 +243,36 @@ async fn of_a_node_nothing_comes_where_nothing_differs() {
     (0..2_000).for_each(|n| drop(memory.apply(register(&format!("web-{n}"), &output))));
     let rows = node(Bytes::new(), Duration::ZERO).await.unwrap().unwrap();
     assert_eq!((rows.services.len(), rows.services[7].checks.len()), (2_000, 1));
+    // Of whatever they are large; and where one service alone is, too.
+    let tag = "x".repeat(200_000);
+    for n in 0..40 {
+        let (node, id) =
+            (Node { name: "Ash".into(), address: "10.0.0.2".into(), ..Node::default() }, format!("big-{n}"));
+        let own = Service {
+            id: id.as_str().into(),
+            name: "big".into(),
+            tags: vec![tag.as_str().into()].into(),
+            ..Service::default()
+        };
+        let check = |n| Check {
+            id: format!("{id}-{n}").as_str().into(),
+            service_id: id.as_str().into(),
+            status: Status::Passing,
+            notes: tag.as_str().into(),
+            ..Check::default()
+        };
+        let checks = if n == 7 { (0..30).map(check).collect() } else { Vec::new() };
+        let register = Register { node, service: Some(own), checks, ..Register::default() };
+        memory.apply(Command::Register(Box::new(register))).unwrap();
+    }
+    let ash = client.node(&"ash".into(), &Bytes::new(), Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(ash, Rows::of(memory.catalog().node("ash").map(|home| &**home)));
+    let most = ash.services.iter().map(|placed| placed.checks.len()).max();
+    assert_eq!((ash.services.len(), most), (40, Some(30)));
     assert_eq!(node(digest(), Duration::ZERO).await, Ok(None));
     // Who waits is told of the next change.
     let (waited, changed) = tokio::join!(node(digest(), DEADLINE), async {
-        until("it is asked", || running.counters.requests.get() == 5).await;
+        until("it is asked", || running.counters.requests.get() == 6).await;
         memory.apply(register("db", ""))
     });
     assert!(changed.unwrap().changed);
@@ -265,10 +294,14 @@ async fn bodies_of_any_size_go_and_come() {
     let coming = Body::Coming(Box::pin(tokio_stream::iter(parts)));
     let (_, pieces) = client.http(asked("PUT", "/whole"), coming, false, DEADLINE).await.unwrap();
     assert_eq!(gathered(pieces).await, b"done");
+    let (_, pieces) =
+        client.http(asked("GET", "/large"), Body::Whole(Bytes::new()), true, DEADLINE).await.unwrap();
+    assert_eq!(gathered(pieces).await.len(), 10 << 20, "in however few pieces it is there");
     let expected = [
         "PUT /x?y for 127.0.0.1 on elm",
         "PUT /whole for 127.0.0.1 on elm",
         "10000000 bytes in more pieces than 3: true",
+        "GET /large for 127.0.0.1 on elm",
     ];
     assert_eq!(memory.told(), expected);
     running.stop().await;
@@ -316,6 +349,38 @@ async fn a_server_that_is_not_there_costs_nothing_but_a_try() {
     client.update(&[], 0);
     let error = client.propose(&register("web", "")).await.unwrap_err();
     assert_eq!(error.to_string(), "No known Consul servers");
+}
+
+/// It takes connections, or not even those: whoever asks then asks another.
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_left() {
+    let memory = Memory::new();
+    let running = Running::start(&memory, Limits::default());
+    let silent = TcpListener::bind((HERE, 0)).await.unwrap();
+    let dns = DnsAsked { packet: "q".into(), ..DnsAsked::default() };
+    // Either may be the first.
+    for _ in 0..8 {
+        let client = client(&[silent.local_addr().unwrap(), running.address]);
+        let (mut left, patience) = (0, Duration::from_millis(300));
+        for _ in 0..4 {
+            left += u32::from(client.dns(&dns, patience).await.is_err());
+        }
+        assert!(left <= 1, "{left} of 4 were not answered");
+    }
+    // Its queue is full, so that nothing of a connection is answered.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((HERE, 0).into()).unwrap();
+    let black_hole = socket.listen(1).unwrap();
+    let address = black_hole.local_addr().unwrap();
+    let mut queued = Vec::new();
+    while let Ok(stream) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        queued.push(stream);
+    }
+    for _ in 0..4 {
+        let client = client(&[address, running.address]);
+        assert!(client.dns(&dns, Duration::from_secs(2)).await.is_ok(), "a try has a share of the time");
+    }
+    running.stop().await;
 }
 
 #[tokio::test]
