@@ -251,12 +251,16 @@ pub fn try_request(server: SocketAddr, method: &str, path: &str, body: &str) -> 
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(DEADLINE))?;
     let length = body.len();
-    write!(
+    // Whoever is refused at its beginning is not read to its end.
+    let sent = write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
-    )?;
+    );
     let mut reply = String::new();
     stream.read_to_string(&mut reply)?;
+    if reply.is_empty() {
+        sent?;
+    }
     let (head, body) = reply.split_once("\r\n\r\n").unwrap_or((&reply, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
