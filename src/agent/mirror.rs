@@ -2,12 +2,13 @@
 //! them, for as long as somebody here follows them.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -26,13 +27,17 @@ struct Shared {
     own: Key,
     catalog: ArcSwap<Catalog>,
     /// Held while a catalog is made from the one before.
-    writing: Mutex<()>,
+    writing: Mutex<Odd>,
     changed: watch::Sender<u64>,
 }
 
+/// Of nodes whose rows are not here what they are with servers, since a catalog makes its own of them: the digest of what is
+/// here, and of what came.
+type Odd = BTreeMap<Key, (Bytes, Bytes)>;
+
 /// A server is asked anew after so long, though nothing changed.
 const FOLLOWED_FOR: Duration = Duration::from_secs(60);
-/// Before a server is asked again that did not answer.
+/// Before a server is asked again that did not answer, or answered in vain.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Mirror {
@@ -43,31 +48,54 @@ impl Mirror {
 
     /// Takes up a command of this agent's own, written or on its way.
     pub fn apply(&self, command: Command) {
-        self.write(|catalog| {
+        self.write(|catalog, _| {
             // What servers refuse is refused here, too.
             let _reply = catalog.apply(command);
         });
     }
 
-    /// Asks what there is of a node. Nothing comes over the wire where that is what is known.
-    pub async fn refresh(&self, node: &Text, wait: Duration) -> Result<(), CallError> {
+    /// Asks what there is of a node. Nothing comes over the wire where that is what is known. `true` where something came in
+    /// vain: it is what is known all the same.
+    pub async fn refresh(&self, node: &Text, wait: Duration) -> Result<bool, CallError> {
         let key: Key = fold(node).into();
-        let known = Rows::digest(self.catalog().node(&key).map(|home| &**home));
-        if let Some(rows) = self.0.rpc.node(node, &known, wait).await? {
-            self.write(|catalog| replace(catalog, &key, rows));
-        }
-        Ok(())
+        let rows = self.0.rpc.node(node, &self.known(&key), wait).await?;
+        Ok(rows.is_some_and(|rows| !self.replace(&key, rows)))
     }
 
-    fn write(&self, change: impl FnOnce(&mut Catalog)) {
-        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The digest of what servers said of a node, or would say if what was told here arrived.
+    fn known(&self, key: &Key) -> Bytes {
+        let odd = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = Rows::digest(self.catalog().node(key).map(|home| &**home));
+        match odd.get(key) {
+            Some((made, came)) if *made == here => came.clone(),
+            _ => here,
+        }
+    }
+
+    /// Has these rows of a node, and no others. Whether that is a change.
+    fn replace(&self, key: &Key, rows: Rows) -> bool {
+        self.write(|catalog, odd| {
+            let came = rows.own_digest();
+            replace(catalog, key, rows);
+            let made = Rows::digest(catalog.node(key).map(|home| &**home));
+            match made == came {
+                true => odd.remove(key),
+                false => odd.insert(key.clone(), (made, came)),
+            };
+        })
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Catalog, &mut Odd)) -> bool {
+        let mut odd = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = Catalog::clone(&self.catalog());
         let before = catalog.index();
-        change(&mut catalog);
-        if catalog.index() != before {
+        change(&mut catalog, &mut odd);
+        let is_change = catalog.index() != before;
+        if is_change {
             self.0.catalog.store(Arc::new(catalog));
             self.0.changed.send_modify(|count| *count += 1);
         }
+        is_change
     }
 }
 
@@ -90,10 +118,13 @@ impl Subscribe for Mirror {
             for node in others {
                 let mirror = mirror.clone();
                 asking.spawn(async move {
-                    if let Err(error) = mirror.refresh(&node, FOLLOWED_FOR).await {
-                        tracing::debug!(node = &*node, %error, "cannot follow a node");
-                        tokio::time::sleep(PAUSE).await;
+                    match mirror.refresh(&node, FOLLOWED_FOR).await {
+                        Ok(false) => return,
+                        // It answered at once, and would again.
+                        Ok(true) => {}
+                        Err(error) => tracing::debug!(node = &*node, %error, "cannot follow a node"),
                     }
+                    tokio::time::sleep(PAUSE).await;
                 });
             }
             tokio::select! {
@@ -164,6 +195,41 @@ mod tests {
 
     fn digest(catalog: &Catalog) -> bytes::Bytes {
         Rows::digest(catalog.node("oak").map(|home| &**home))
+    }
+
+    /// A check keeps the tags that its service had; told together, it would get those of now.
+    #[tokio::test]
+    async fn rows_that_are_made_otherwise_here_are_fetched_once() {
+        let mut there = Catalog::default();
+        let tagged = |tag: &str, checks: &[&str]| {
+            let node = Node { name: "Oak".into(), address: "10.0.0.1".into(), ..Node::default() };
+            let tags = [Text::from(tag)].into();
+            let service = Some(Service { id: "web".into(), name: "web".into(), tags, ..Service::default() });
+            let check = |id: &&str| Check { id: (*id).into(), service_id: "web".into(), ..Check::default() };
+            let checks = checks.iter().map(check).collect();
+            Command::Register(Box::new(Register { node, skip_node_update: false, service, checks }))
+        };
+        there.apply(tagged("a", &["c1"])).0.unwrap();
+        there.apply(tagged("b", &[])).0.unwrap();
+        let stop = tokio_util::sync::CancellationToken::new();
+        let settings = rpc::Settings {
+            from: std::net::Ipv4Addr::LOCALHOST.into(),
+            hold: Duration::from_secs(1),
+            patience: Duration::from_secs(1),
+        };
+        let mirror = Mirror::new(rpc::Client::new(settings, stop), &"elm".into());
+        let key = Key::from("oak");
+        let rows = |there: &Catalog| Rows::of(there.node("oak").map(|home| &**home));
+        assert_eq!(rows(&there).own_digest(), digest(&there));
+        assert!(mirror.replace(&key, rows(&there)));
+        assert_ne!(digest(&mirror.catalog()), digest(&there), "or this test shows nothing");
+        assert_eq!(mirror.known(&key), digest(&there));
+        assert!(!mirror.replace(&key, rows(&there)), "nor is the same again any news");
+        mirror.apply(tagged("c", &[]));
+        assert_ne!(mirror.known(&key), digest(&there), "what was told since counts");
+        there.apply(tagged("b", &["c1"])).0.unwrap();
+        mirror.replace(&key, rows(&there));
+        assert_eq!((mirror.known(&key), digest(&mirror.catalog())), (digest(&there), digest(&there)));
     }
 
     /// Whatever a mirror held before, it then holds what the server does, and their digests say so.

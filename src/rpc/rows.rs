@@ -29,28 +29,25 @@ impl Rows {
     /// Equal where all is equal but the indexes. Empty for no node.
     pub fn digest(home: Option<&Home>) -> Bytes {
         let Some(home) = home else { return Bytes::new() };
-        let mut context = Context::new(&SHA256);
-        let mut add = |record: Result<Vec<u8>, rmp_serde::encode::Error>| match record {
-            Ok(bytes) => {
-                context.update(&(bytes.len() as u64).to_le_bytes());
-                context.update(&bytes);
-            }
-            // Never equal, then: it is fetched.
-            Err(_) => context.update(&fastrand::u64(..).to_le_bytes()),
-        };
-        let node = Node { created: 0, modified: 0, ..Node::clone(home.node()) };
-        add(rmp_serde::to_vec_named(&node));
-        for check in home.checks().iter() {
-            add(rmp_serde::to_vec_named(&without_index(check)));
-        }
+        let mut digest = Digest::of(home.node());
+        home.checks().iter().for_each(|check| digest.check(check));
         for instance in home.instances() {
-            let service = Service { created: 0, modified: 0, ..Service::clone(&instance.service) };
-            add(rmp_serde::to_vec_named(&service));
-            for check in instance.checks.iter() {
-                add(rmp_serde::to_vec_named(&without_index(check)));
-            }
+            digest.service(&instance.service);
+            instance.checks.iter().for_each(|check| digest.check(check));
         }
-        Bytes::copy_from_slice(context.finish().as_ref())
+        digest.end()
+    }
+
+    /// That of where they came from: they stand in its order.
+    pub fn own_digest(&self) -> Bytes {
+        let Some(node) = &self.node else { return Bytes::new() };
+        let mut digest = Digest::of(node);
+        self.checks.iter().for_each(|check| digest.check(check));
+        for placed in &self.services {
+            digest.service(&placed.service);
+            placed.checks.iter().for_each(|check| digest.check(check));
+        }
+        digest.end()
     }
 
     pub fn of(home: Option<&Home>) -> Rows {
@@ -104,6 +101,36 @@ fn bytes_of(record: &impl Serialize) -> usize {
     rmp_serde::to_vec_named(record).map_or(0, |bytes| bytes.len())
 }
 
-fn without_index(check: &Check) -> Check {
-    Check { created: 0, modified: 0, ..check.clone() }
+/// Of records in their order, without their indexes.
+struct Digest(Context);
+
+impl Digest {
+    fn of(node: &Node) -> Digest {
+        let mut digest = Digest(Context::new(&SHA256));
+        digest.add(&Node { created: 0, modified: 0, ..node.clone() });
+        digest
+    }
+
+    fn service(&mut self, service: &Service) {
+        self.add(&Service { created: 0, modified: 0, ..service.clone() });
+    }
+
+    fn check(&mut self, check: &Check) {
+        self.add(&Check { created: 0, modified: 0, ..check.clone() });
+    }
+
+    fn add(&mut self, record: &impl Serialize) {
+        match rmp_serde::to_vec_named(record) {
+            Ok(bytes) => {
+                self.0.update(&(bytes.len() as u64).to_le_bytes());
+                self.0.update(&bytes);
+            }
+            // Never equal, then: it is fetched.
+            Err(_) => self.0.update(&fastrand::u64(..).to_le_bytes()),
+        }
+    }
+
+    fn end(self) -> Bytes {
+        Bytes::copy_from_slice(self.0.finish().as_ref())
+    }
 }
