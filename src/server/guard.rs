@@ -1,17 +1,18 @@
 //! The guard against a mass failure: where many members vanish at once, it is more likely that this server does not hear
-//! them than that they are gone. What was known of their health stands until each has been away for longer, or an operator
-//! says that it is so. Pure: who vanished and the time go in, who is doubted comes out.
+//! them than that they are gone. What was known of their health stands until no more have vanished for a longer time, or an
+//! operator says that it is so. Pure: who vanished and the time go in, who is doubted comes out.
 //!
 //! ```text
-//!   alive ─vanishes─> gone ─too many with it─> doubted ─away for confirm_after, or by an operator's word─> gone
+//!   alive ─vanishes─> gone ─too many with it─> doubted ─confirm_after without another, or by an operator's word─> gone
 //!     ^────returns─────┴──────────returns─────────┘
 //! ```
 //!
 //! One that vanishes within a suspicion period of another belongs to the same burst, however long the burst lasts: an
-//! observer that is cut off from thousands suspects only one of them a second.
+//! observer that is cut off from thousands suspects only one of them a second. Therefore the time counts from the last one;
+//! but not for ever, for some may be gone while others come and go.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -24,9 +25,12 @@ pub struct MassFailure {
     pub percent: u32,
     /// … if they are at least so many.
     pub members_min: usize,
-    /// One that was away for so long is believed to be gone, however many vanished with it.
+    /// Once nobody else vanished for so long they are believed to be gone, however many they are.
     pub confirm_after: Duration,
 }
+
+/// Times `confirm_after` after the first doubt, the others are believed to be gone though still more vanish.
+const DOUBTED_MAX: u32 = 6;
 
 impl Default for MassFailure {
     fn default() -> Self {
@@ -50,16 +54,18 @@ impl MassFailure {
 pub struct Guard {
     settings: MassFailure,
     /// Who vanished in the burst that is going on.
-    burst: BTreeMap<Key, Instant>,
+    burst: BTreeSet<Key>,
     /// When the last of it did.
     last: Option<Instant>,
-    /// Until when each is doubted.
+    /// When the first of it was doubted.
+    since: Option<Instant>,
+    /// Until when each is doubted, if nobody else vanishes.
     doubted: BTreeMap<Key, Instant>,
 }
 
 impl Guard {
     pub fn new(settings: MassFailure) -> Guard {
-        Guard { settings, burst: BTreeMap::new(), last: None, doubted: BTreeMap::new() }
+        Guard { settings, burst: BTreeSet::new(), last: None, since: None, doubted: BTreeMap::new() }
     }
 
     /// A member that was alive has not answered for as long as suspicions last, which is at most `suspicion`.
@@ -69,9 +75,10 @@ impl Guard {
         }
         if self.last.is_some_and(|last| now.saturating_duration_since(last) > suspicion) {
             self.burst.clear();
+            self.since = None;
         }
         self.last = Some(now);
-        self.burst.insert(key.clone(), now);
+        self.burst.insert(key.clone());
     }
 
     /// It is alive, or is known to be gone for good: there is nothing to doubt.
@@ -83,20 +90,31 @@ impl Guard {
     /// Whose case has changed by now: those who are doubted from here on, and those who are not any more. `alive` members
     /// are left.
     pub fn judge(&mut self, alive: usize, now: Instant) -> Judged {
-        let over: Vec<Key> =
-            self.doubted.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone()).collect();
         let mut judged = Judged::default();
         if self.settings.is_too_many(self.burst.len(), alive) {
-            for (key, since) in &self.burst {
-                let until = *since + self.settings.confirm_after;
-                if until > now && !self.doubted.contains_key(key) {
+            let since = *self.since.get_or_insert(now);
+            let until = self.until(since, now);
+            for key in self.burst.iter().filter(|_| until > now) {
+                if !self.doubted.contains_key(key) {
                     self.doubted.insert(key.clone(), until);
                     judged.doubted.push(key.clone());
                 }
             }
         }
-        judged.confirmed = self.confirm(over);
+        if let Some(since) = self.since {
+            let until = self.until(since, now);
+            let of_burst = |(key, _): &(&Key, &mut Instant)| self.burst.contains(*key);
+            self.doubted.iter_mut().filter(of_burst).for_each(|(_, own)| *own = until);
+        }
+        let over = self.doubted.iter().filter(|(_, until)| **until <= now).map(|(key, _)| key.clone());
+        judged.confirmed = self.confirm(over.collect());
         judged
+    }
+
+    /// When those of the burst are believed to be gone, who were doubted `since` then.
+    fn until(&self, since: Instant, now: Instant) -> Instant {
+        let after = self.settings.confirm_after;
+        (self.last.unwrap_or(now) + after).min(since + after.saturating_mul(DOUBTED_MAX))
     }
 
     /// Nobody vanished of late, and nobody is doubted.
@@ -141,6 +159,7 @@ mod tests {
     use super::*;
 
     const SUSPICION: Duration = Duration::from_secs(24);
+    const NOBODY: [Key; 0] = [];
 
     fn secs(count: u64) -> Duration {
         Duration::from_secs(count)
@@ -176,10 +195,10 @@ mod tests {
             (1000, 400, 1, 400), // as a lone observer sees it: one a second
         ];
         for (all, gone, between, doubted) in table {
-            let (mut guard, mut now) = (guard(30, 10, 86_400), start());
+            let (mut guard, mut now) = (Guard::new(MassFailure::default()), start());
             for number in 0..gone {
                 guard.vanished(&key(number), now, SUSPICION);
-                guard.judge(all - number - 1, now);
+                assert_eq!(guard.judge(all - number - 1, now).confirmed, NOBODY, "{gone} of {all}");
                 now += secs(between);
             }
             assert_eq!(guard.doubted().len(), doubted, "{gone} of {all}, {between} s between");
@@ -198,23 +217,44 @@ mod tests {
     }
 
     #[test]
-    fn each_is_confirmed_in_its_time_or_by_a_word() {
+    fn they_are_confirmed_in_their_time_or_by_a_word() {
         let (mut guard, start) = (guard(30, 10, 300), start());
         for number in 0..10 {
             guard.vanished(&key(number), start + secs(number as u64), SUSPICION);
         }
         let judged = guard.judge(5, start + secs(9));
         assert_eq!(judged.doubted.len(), 10, "those before the tenth, too");
-        assert_eq!(guard.due(), Some(start + secs(300)));
-        assert_eq!(guard.judge(5, start + secs(299)), Judged::default());
-        assert_eq!(guard.judge(5, start + secs(302)).confirmed, [key(0), key(1), key(2)]);
+        assert_eq!(guard.due(), Some(start + secs(309)));
+        guard.vanished(&key(10), start + secs(19), SUSPICION);
+        assert_eq!(guard.judge(4, start + secs(19)).doubted, [key(10)]);
+        assert_eq!(guard.due(), Some(start + secs(319)), "after the last one");
+        assert_eq!(guard.judge(4, start + secs(318)), Judged::default());
         guard.settled(&key(3));
         assert_eq!(guard.confirm(vec![key(3), key(4), key(77)]), [key(4)]);
-        assert_eq!(guard.judge(5, start + secs(303)), Judged::default(), "nor are they doubted again");
-        assert_eq!(guard.judge(5, start + secs(400)).confirmed.len(), 5);
+        assert_eq!(guard.judge(5, start + secs(318)), Judged::default(), "nor are they doubted again");
+        assert_eq!(guard.judge(5, start + secs(319)).confirmed.len(), 9);
         assert_eq!((guard.doubted().len(), guard.due()), (0, None));
         guard.vanished(&key(1), start + secs(410), SUSPICION);
         assert_eq!(guard.judge(14, start + secs(410)), Judged::default(), "one alone is believed at once");
+    }
+
+    /// Where there is no end of it, there is one of doubting it: those who are gone are not answered for hours.
+    #[test]
+    fn nobody_is_doubted_for_ever() {
+        let (mut guard, start) = (guard(30, 10, 60), start());
+        let mut confirmed = 0;
+        for number in 0..1000 {
+            let now = start + secs(number);
+            guard.vanished(&key(number as usize), now, SUSPICION);
+            let judged = guard.judge(5, now);
+            assert!(number <= 9 + 360 || judged.doubted.is_empty(), "it is believed from now on");
+            confirmed += judged.confirmed.len();
+            let expected = if number < 9 + 360 { 0 } else { 9 + 360 };
+            assert_eq!(confirmed, expected, "after {number} s");
+        }
+        let later = start + secs(2000);
+        (0..10).for_each(|number| guard.vanished(&key(number), later, SUSPICION));
+        assert_eq!(guard.judge(5, later).doubted.len(), 10, "another burst is another case");
     }
 
     #[test]
@@ -227,7 +267,7 @@ mod tests {
         }
     }
 
-    /// Whatever happens: only who is gone is doubted, never for longer than was set, and whoever asks is told of each
+    /// Whatever happens: only who is gone is doubted, never for longer than is set, and whoever asks is told of each
     /// change once.
     #[test]
     fn a_walk_of_many_steps() {
@@ -235,14 +275,15 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let (mut guard, mut now) = (guard(30, 10, 60), start());
             let all = random.usize(1..80);
-            let mut gone: BTreeMap<Key, Instant> = BTreeMap::new();
-            let mut told = std::collections::BTreeSet::new();
+            let (mut gone, mut last) = (BTreeSet::new(), now);
+            let mut told: BTreeMap<Key, Instant> = BTreeMap::new();
             for step in 0..400 {
                 let member = key(random.usize(..all));
                 match random.u8(..10) {
-                    0..6 if !gone.contains_key(&member) => {
+                    0..6 if !gone.contains(&member) => {
                         guard.vanished(&member, now, SUSPICION);
-                        gone.insert(member, now);
+                        gone.insert(member);
+                        last = now;
                     }
                     6..8 => {
                         guard.settled(&member);
@@ -251,23 +292,23 @@ mod tests {
                     }
                     8 => {
                         for key in guard.confirm(vec![member]) {
-                            assert!(told.remove(&key), "seed {seed}, step {step}");
+                            assert!(told.remove(&key).is_some(), "seed {seed}, step {step}");
                         }
                     }
                     _ => now += secs(random.u64(..30)),
                 }
                 let judged = guard.judge(all - gone.len(), now);
                 for key in judged.doubted {
-                    assert!(told.insert(key), "seed {seed}, step {step}: told twice");
+                    assert!(told.insert(key, now).is_none(), "seed {seed}, step {step}: told twice");
                 }
                 for key in judged.confirmed {
-                    assert!(told.remove(&key), "seed {seed}, step {step}: was not doubted");
+                    assert!(told.remove(&key).is_some(), "seed {seed}, step {step}: was not doubted");
                 }
-                let doubted: std::collections::BTreeSet<Key> = guard.doubted().cloned().collect();
-                assert_eq!(doubted, told, "seed {seed}, step {step}");
-                for key in &doubted {
-                    let since = gone.get(key).unwrap_or_else(|| panic!("seed {seed}: {key} is not gone"));
-                    assert!(*since + secs(60) > now, "seed {seed}, step {step}: {key} for too long");
+                assert!(guard.doubted().eq(told.keys()), "seed {seed}, step {step}");
+                for (key, since) in &told {
+                    assert!(gone.contains(key), "seed {seed}, step {step}: {key} is not gone");
+                    let is_long = last + secs(60) <= now || *since + secs(360) <= now;
+                    assert!(!is_long, "seed {seed}, step {step}: {key} for too long");
                 }
             }
         }
