@@ -164,6 +164,22 @@ fn sent(members: &[Member]) -> Sent {
 const HEADS: u64 = 28;
 const MEMBERS: usize = 200;
 
+/// At another of its addresses it finds itself, and that is nobody.
+#[tokio::test]
+async fn who_asks_itself_has_joined_nobody() {
+    let (first, second) = (address(), address());
+    let mut own = settings("elm", first);
+    own.bind = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let elm = Member::start(own);
+    let port = elm.address().port();
+    let outcome = elm.join(SocketAddr::new(second, port)).await;
+    assert_eq!(outcome, Err("it is the agent itself that answers there".into()));
+    let oak = Member::start(settings("oak", address()));
+    assert_eq!(oak.join(SocketAddr::new(second, port)).await, Ok(2), "another one is let in there");
+    elm.stop().await;
+    oak.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::disallowed_methods, reason = "how long it took is printed; nothing depends on it")]
 async fn two_hundred_find_each_other_and_notice_who_is_gone() {

@@ -18,8 +18,10 @@ impl Shared {
             Ok(place) => place.resolve(own.port()).await.map_err(fault),
             Err(reason) => Err(fault(reason.to_string())),
         };
-        let addresses = addresses.map_err(|faults| failed_to_join(&faults))?;
-        if addresses.contains(&own) {
+        let mut addresses = addresses.map_err(|faults| failed_to_join(&faults))?;
+        // A name may be that of all agents, this one among them.
+        addresses.retain(|address| *address != own);
+        if addresses.is_empty() {
             return Ok(());
         }
         let outcomes = self.pool.join(addresses).await;

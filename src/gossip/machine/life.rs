@@ -66,6 +66,8 @@ pub(super) struct SentAway {
     pub at: i64,
 }
 
+/// Said to whoever asks itself, at another of its addresses: it has found nobody.
+const ITSELF: &str = "it is the agent itself that answers there";
 const SENT_AWAY_MAX: usize = 256;
 const WAYS_MAX: usize = 64;
 const ANNOUNCED_MAX: u32 = 20;
@@ -178,6 +180,9 @@ impl Machine {
         let Some(record) = row.record.as_ref().filter(|it| it.fits() && key(&it.name) == row.id.key) else {
             return Some("what the member says of itself is malformed".into());
         };
+        if row.id == me {
+            return Some(ITSELF.into());
+        }
         if row.id.key == me.key && row.id.address == me.address {
             return None;
         }
