@@ -5,7 +5,8 @@ mod support;
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    io::{ErrorKind, Read},
+    net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -13,7 +14,7 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use serde_json::{Value, json};
-use support::{Agent, ask, ask_tcp, ask_with_edns, fresh_address, fresh_folder, wait_for};
+use support::{Agent, ask, ask_tcp, ask_with_edns, fresh_address, fresh_folder, try_request, wait_for};
 
 /// A folder that is gone with its test.
 struct Data(PathBuf);
@@ -307,6 +308,122 @@ fn one_that_leaves_is_not_there_any_more() {
     let gone = || (oak.get("/v1/catalog/node/elm") == Value::Null).then_some(());
     wait_for("elm to be gone", gone, || oak.log());
     oak.wait_for_answers("web.service.consul", RecordType::SRV, &[]);
+}
+
+/// What is registered while it goes is not told: it would be taken for there.
+#[test]
+fn one_that_has_left_tells_nothing_more() {
+    let oak = server();
+    let mut elm = client_of(&oak, "elm", &[WEB]);
+    oak.wait_for_answers("web.service.consul", RecordType::SRV, &["SRV 1 1 80 elm.node.dc1.consul."]);
+    elm.signal("TERM");
+    let gone = || (oak.get("/v1/catalog/node/elm") == Value::Null).then_some(());
+    wait_for("elm to be gone", gone, || oak.log());
+    assert_eq!(elm.request("PUT", "/v1/agent/service/register", "{\"Name\": \"late\"}").0, 200);
+    assert_eq!(oak.get("/v1/catalog/node/elm"), Value::Null);
+    assert_eq!(elm.exit_code(), Some(0));
+    assert_eq!(oak.get("/v1/catalog/node/elm"), Value::Null);
+}
+
+/// Nor does it wait for a server that does not answer.
+#[test]
+fn it_ends_in_time_where_its_server_hangs() {
+    for leaves in ["true", "false"] {
+        let oak = server();
+        let file = format!("leave_on_terminate = {leaves}");
+        let mut elm = client_of(&oak, "elm", &[WEB, ("leave.hcl", &file)]);
+        oak.wait_for_answers("web.service.consul", RecordType::SRV, &["SRV 1 1 80 elm.node.dc1.consul."]);
+        oak.signal("STOP");
+        let api = elm.http();
+        let told = thread::spawn(move || {
+            try_request(api, "PUT", "/v1/agent/service/register", "{\"Name\": \"late\"}")
+        });
+        let here = || elm.get("/v1/agent/services").get("late").map(drop);
+        wait_for("it to be registered here", here, || elm.log());
+        elm.signal("TERM");
+        assert_eq!(elm.exit_code(), Some(i32::from(leaves == "false")), "{}", elm.log());
+        assert!(!elm.log().contains("did not stop in time"), "{}", elm.log());
+        assert!(told.join().unwrap().is_ok(), "whoever waits is answered");
+        oak.signal("CONT");
+    }
+}
+
+/// Near is what is near to the agent that was asked.
+#[test]
+fn instances_are_sorted_by_their_distance_from_the_asked_agent() {
+    let oak = server();
+    let elm = client_of(&oak, "elm", &[]);
+    let instance = "{\"Node\": \"NODE\", \"Address\": \"10.0.0.1\", \"Service\": {\"Service\": \"web\"}}";
+    for node in ["ash", "fir"] {
+        assert_eq!(oak.request("PUT", "/v1/catalog/register", &instance.replace("NODE", node)).0, 200);
+    }
+    let query = "{\"Name\": \"near\", \"Service\": {\"Service\": \"web\", \"Near\": \"_agent\"}}";
+    assert_eq!(elm.request("POST", "/v1/query", query).0, 200);
+    let told = || {
+        let nodes = oak.get("/v1/coordinate/nodes");
+        let names = nodes.as_array().unwrap().iter().map(|one| one["Node"].as_str().unwrap().to_string());
+        ["elm", "oak"].iter().all(|name| names.clone().any(|told| told == *name)).then_some(nodes.clone())
+    };
+    wait_for("both to say where they are", told, || oak.get("/v1/coordinate/nodes").to_string());
+    let (said, error, code) = type_words(&elm, &["rtt", "elm", "oak"]);
+    let millis = said.strip_prefix("Estimated elm <-> oak rtt: ");
+    let millis = millis.and_then(|rest| rest.strip_suffix(" ms (using LAN coordinates)\n"));
+    let millis: f64 =
+        millis.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{said}{error}"));
+    assert!(code == 0 && millis > 0.0 && millis < 1000.0, "{said}");
+
+    // One is far from all that was measured; then the client is where that one is.
+    let place = |node: &str, at: f64| {
+        let vec = [at, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+        let coord = json!({"Vec": vec, "Error": 0.1, "Adjustment": 0.0, "Height": 0.00001});
+        let body = json!({"Node": node, "Segment": "", "Coord": coord}).to_string();
+        assert_eq!(elm.request("PUT", "/v1/coordinate/update", &body).0, 200);
+    };
+    let sorted = |agent: &Agent| {
+        let near = agent.get("/v1/health/service/web?near=_agent");
+        let asked = agent.get("/v1/query/near/execute")["Nodes"].clone();
+        [near, asked].map(|list| list[0]["Node"]["Node"].as_str().unwrap_or("none").to_string())
+    };
+    let wait_for_order = |of_elm: &str, of_oak: &str, places: &[(&str, f64)]| {
+        let ordered = || {
+            places.iter().for_each(|(node, at)| place(node, *at));
+            (sorted(&elm) == [of_elm; 2] && sorted(&oak) == [of_oak; 2]).then_some(())
+        };
+        wait_for(&format!("{of_elm} and {of_oak} to be first"), ordered, || {
+            format!("{:?} {:?} {}", sorted(&elm), sorted(&oak), oak.get("/v1/coordinate/nodes"))
+        });
+    };
+    wait_for_order("fir", "fir", &[("ash", 20.0), ("fir", 0.0)]);
+    wait_for_order("ash", "ash", &[("ash", 0.0), ("fir", 20.0)]);
+    wait_for_order("fir", "ash", &[("ash", 0.0), ("fir", 20.0), ("elm", 20.0)]);
+}
+
+#[test]
+fn limits_of_calls_may_be_changed_by_a_reload() {
+    let limits =
+        |most| format!("limits {{ rpc_handshake_timeout = \"1h\" rpc_max_conns_per_client = {most} }}");
+    let oak = start("oak", fresh_address(), &[], &[("limits.hcl", &limits(100))]);
+    let connect = || TcpStream::connect((oak.address, 8300)).unwrap();
+    let _first = connect();
+    fs::write(oak.folder.join("limits.hcl"), limits(1)).unwrap();
+    assert_eq!(oak.request("PUT", "/v1/agent/reload", "").0, 200);
+    let mut second = connect();
+    second.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let heard = second.read(&mut [0]);
+    let is_closed = match &heard {
+        Ok(bytes) => *bytes == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    assert!(is_closed, "{heard:?}");
+}
+
+fn type_words(agent: &Agent, words: &[&str]) -> (String, String, i32) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    command.args(words).env("CONSUL_HTTP_ADDR", agent.http().to_string()).env_remove("CONSUL_HTTP_TOKEN");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = support::ended(child, support::DEADLINE);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
 }
 
 #[test]

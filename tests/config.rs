@@ -81,6 +81,13 @@ fn an_agent_that_cannot_be_yet_is_refused() {
     assert_eq!(changed, ["node_name", "ports.dns or lictor.dns.listen"]);
     let changed = dev.fixed_keys_changed(&config(&["-dev", "-hcl=discard_check_output = true", "-log-json"]));
     assert_eq!(changed, ["discard_check_output", "log_json"]);
+    let calls = |of: &str| {
+        let limits =
+            format!("-hcl=limits {{ rpc_client_timeout = \"{of}\" rpc_handshake_timeout = \"{of}\" }}");
+        config(&["-dev", &limits, &format!("-hcl=performance {{ rpc_hold_timeout = \"{of}\" }}")])
+    };
+    let changed = calls("1s").fixed_keys_changed(&calls("2s"));
+    assert_eq!(changed, ["limits.rpc_client_timeout", "performance.rpc_hold_timeout"], "the third may");
 }
 
 /// Here and not among the data, since what a name comes to is the machine's to say.

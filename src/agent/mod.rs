@@ -60,6 +60,7 @@ use keep::Store;
 use shared::{Shared, State, Timing};
 
 pub use crate::raft::{ArchiveError, ArchiveHead, ArchiveSummary, ArchiveTable, inspect_archive};
+pub use crate::rpc::Limits as CallLimits;
 pub use activation::Activation;
 pub use check::use_ring;
 pub use data_dir::DataDir;
@@ -109,6 +110,7 @@ impl Identity {
 pub struct Reloadable {
     pub dns: dns::Settings,
     pub http: http::Settings,
+    pub rpc_limits: rpc::Limits,
     /// Pairs of the node, without those that every agent has.
     pub node_meta: Vec<(String, String)>,
     pub services: Vec<ServiceDefinition>,
@@ -143,12 +145,11 @@ pub struct Settings {
     pub monitor: telemetry::Monitor,
 }
 
-/// How agents ask servers, and how a server is asked.
+/// How agents ask servers.
 #[derive(Clone, Debug)]
 pub struct Calls {
     /// Where this agent is reached, or whence it calls; any of its addresses where that is unspecified.
     pub bind: IpAddr,
-    pub limits: rpc::Limits,
     /// For so long it is worth trying again where nobody leads.
     pub hold: Duration,
     /// For a call that waits for nothing.
@@ -159,7 +160,6 @@ impl Default for Calls {
     fn default() -> Self {
         Calls {
             bind: Ipv4Addr::UNSPECIFIED.into(),
-            limits: rpc::Limits::default(),
             hold: Duration::from_secs(7),
             patience: Duration::from_secs(60),
         }
@@ -293,6 +293,7 @@ impl Agent {
             registered: watch::channel(0).0,
             events: watch::channel(Events::default()).0,
             leaving: CancellationToken::new(),
+            going: CancellationToken::new(),
             alone: CancellationToken::new(),
             pool,
             seen: pool::Seen::default(),
@@ -301,6 +302,7 @@ impl Agent {
             dns_addrs: dns_server.addrs().to_vec(),
             zones: Arc::default(),
             http: Arc::new(ArcSwap::from_pointee(reloadable.http.clone())),
+            rpc_limits: Arc::new(ArcSwap::from_pointee(reloadable.rpc_limits.clone())),
             node_meta: ArcSwap::default(),
             timing: ArcSwap::from_pointee(Timing::of(&reloadable)),
             figures,
@@ -348,7 +350,7 @@ impl Agent {
         if let Some(rpc_server) = rpc_server {
             let desk = http_server.desk(shared.clone(), shared.http.clone(), services.clone());
             let served = Arc::new(serve::Served::new(shared.clone(), desk, dns_desk));
-            let (limits, stop) = (Arc::new(ArcSwap::from_pointee(calls.limits)), services.clone());
+            let (limits, stop) = (shared.rpc_limits.clone(), services.clone());
             tasks.spawn(async move {
                 if let Err(error) = rpc_server.run(served, limits, stop).await {
                     tracing::error!(%error, "other agents are not answered any more");

@@ -319,8 +319,10 @@ async fn tell_of_end(task: JoinHandle<Ended>) {
 }
 
 impl Shared {
-    /// Tells the others that this agent goes, and waits until they know; `false` where that takes too long.
+    /// Tells the others that this agent goes, and waits until they know; `false` where that takes too long. Servers are not
+    /// told of its rows any more: they remove them.
     pub(super) async fn leave_pool(&self) -> bool {
+        self.going.cancel();
         let left = tokio::time::timeout(LEAVE_LIMIT, self.pool.leave()).await.is_ok();
         if !left {
             tracing::warn!("the others may not know that this agent left");

@@ -19,7 +19,7 @@ use crate::{
     check::Runner,
     dns,
     gossip::{KeptKeyring, Pool},
-    http,
+    http, rpc,
 };
 
 /// What the parts of an agent share.
@@ -38,6 +38,8 @@ pub struct Shared {
     pub(super) events: watch::Sender<Events>,
     /// Cancelled when somebody asks this agent to leave.
     pub(super) leaving: CancellationToken,
+    /// Cancelled once it begins to leave: what it has is not told any more.
+    pub(super) going: CancellationToken,
     /// Cancelled when nobody was found whom this agent was to join.
     pub(super) alone: CancellationToken,
     pub(super) pool: Pool,
@@ -48,6 +50,7 @@ pub struct Shared {
     pub(super) dns_addrs: Vec<SocketAddr>,
     pub(super) zones: Arc<zones::Zones>,
     pub(super) http: Arc<ArcSwap<http::Settings>>,
+    pub(super) rpc_limits: Arc<ArcSwap<rpc::Limits>>,
     pub(super) node_meta: ArcSwap<Map<Text>>,
     pub(super) timing: ArcSwap<Timing>,
     /// Rises when a server came, or another one leads: then all compare what they have.
@@ -82,6 +85,7 @@ impl Shared {
         self.timing.store(Arc::new(Timing::of(&reloadable)));
         self.dns.store(Arc::new(reloadable.dns));
         self.http.store(Arc::new(reloadable.http));
+        self.rpc_limits.store(Arc::new(reloadable.rpc_limits));
         self.figures.telemetry.set_filter(reloadable.figures);
     }
 

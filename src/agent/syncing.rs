@@ -113,8 +113,25 @@ pub async fn listen(shared: Arc<Shared>, mut tells: mpsc::Receiver<Told>, stop: 
     }
 }
 
-/// Keeps the catalog true: at once when something local changed, and every minute or two in any case.
+/// Keeps the catalog true: at once when something local changed, and every minute or two in any case. Once
+/// this agent leaves or stops, nobody waits for what will not come; what has begun is let go.
 pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
+    let is_over = async {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = shared.going.cancelled() => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        () = is_over => {}
+        () = compare_for_ever(&shared) => {}
+    }
+    shared.told.send_replace(u64::MAX);
+    stop.cancelled().await;
+}
+
+async fn compare_for_ever(shared: &Shared) {
     let mut schedule = sync::Schedule::new(now());
     let mut changed = shared.changed.subscribe();
     let mut replaced = shared.backing.subscribe(vec![Topic::Everything]);
@@ -122,7 +139,6 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
     loop {
         let due = shared.state().local.next_due().map_or(schedule.due(), |due| due.min(schedule.due()));
         tokio::select! {
-            () = stop.cancelled() => break,
             // The sender lives as long as `shared` does.
             _ = changed.changed() => {}
             () = tokio::time::sleep_until(due.into()) => {}
@@ -147,6 +163,4 @@ pub async fn keep_in_sync(shared: Arc<Shared>, stop: CancellationToken) {
         }
         shared.told.send_replace(upto);
     }
-    // Nobody waits for what will not come.
-    shared.told.send_replace(u64::MAX);
 }

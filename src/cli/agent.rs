@@ -193,6 +193,7 @@ fn reloadable(config: &Config) -> Reloadable {
     Reloadable {
         dns: config.dns.clone(),
         http: config.http.clone(),
+        rpc_limits: config.rpc_limits.clone(),
         node_meta: config.node_meta.clone(),
         services: config.services.clone(),
         checks: config.checks.clone(),

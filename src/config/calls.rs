@@ -7,17 +7,16 @@ use super::{
     layer::duration,
     reader::{Fields, Findings},
 };
-use crate::agent::Calls;
+use crate::agent::{CallLimits, Calls};
 
 /// Inside `limits`, beside what others read there.
-pub fn read_limits(limits: &mut Fields, calls: &mut Calls, findings: &mut Findings) {
+pub fn read_limits(limits: &mut Fields, rpc: &mut CallLimits, calls: &mut Calls, findings: &mut Findings) {
     let most = limits.count("rpc_max_conns_per_client", i64::from(u32::MAX), findings);
     let most = most.and_then(|most| usize::try_from(most).ok());
-    calls.limits.connections_per_address_max = most.unwrap_or(calls.limits.connections_per_address_max);
-    for (key, setting) in [
-        ("rpc_handshake_timeout", &mut calls.limits.handshake_wait),
-        ("rpc_client_timeout", &mut calls.patience),
-    ] {
+    rpc.connections_per_address_max = most.unwrap_or(rpc.connections_per_address_max);
+    for (key, setting) in
+        [("rpc_handshake_timeout", &mut rpc.handshake_wait), ("rpc_client_timeout", &mut calls.patience)]
+    {
         *setting = wait(limits, key, findings).unwrap_or(*setting);
     }
 }

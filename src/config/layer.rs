@@ -22,7 +22,14 @@ use super::{
     sources::reason,
     tree::{Kind, Member, Place},
 };
-use crate::{agent::Calls, catalog::check_meta, check::Span, dns, http, server::MassFailure, telemetry};
+use crate::{
+    agent::{CallLimits, Calls},
+    catalog::check_meta,
+    check::Span,
+    dns, http,
+    server::MassFailure,
+    telemetry,
+};
 
 /// What one tree says.
 #[derive(Default)]
@@ -37,6 +44,7 @@ pub struct Layer {
     pub data_dir: Option<(String, Place)>,
     pub bind: Option<IpAddr>,
     pub calls: Calls,
+    pub rpc_limits: CallLimits,
     pub advertise: Option<IpAddr>,
     pub advertise_wan: Option<IpAddr>,
     pub client: Option<Vec<IpAddr>>,
@@ -398,7 +406,7 @@ fn read_limits(top: &mut Fields, layer: &mut Layer, ignored: &[String], findings
             *setting = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(*setting);
         }
         read_rates(&mut block, &mut http.rates, findings);
-        calls::read_limits(&mut block, &mut layer.calls, findings);
+        calls::read_limits(&mut block, &mut layer.rpc_limits, &mut layer.calls, findings);
         keys::LIMITS.take(&mut block, ignored, findings);
         block.finish(findings);
     }

@@ -152,6 +152,7 @@ fn finish(layer: Layer, definitions: Definitions, flags: &Flags, findings: &mut 
         data_dir,
         encryption,
         calls: Calls { bind, ..layer.calls },
+        rpc_limits: layer.rpc_limits,
         pool: layer.gossip.finish(bind, flags.dev),
         advertise,
         advertise_wan: layer.advertise_wan.unwrap_or(advertise),

@@ -30,7 +30,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    agent::{Calls, PoolSettings},
+    agent::{CallLimits, Calls, PoolSettings},
     check::{Definition, ServiceDefinition},
     dns,
     gossip::Encryption,
@@ -65,8 +65,9 @@ pub struct Config {
     /// Nothing is written while fewer bytes are free on its disk.
     pub free_bytes_min: u64,
     pub mass_failure: MassFailure,
-    /// Where this agent listens for others, and how they ask each other.
+    /// Where this agent listens for others, and how it asks servers.
     pub calls: Calls,
+    pub rpc_limits: CallLimits,
     /// How this agent finds others, and is one of them.
     pub pool: PoolSettings,
     /// Where agents reach this one.
@@ -141,6 +142,8 @@ impl Config {
             ("bootstrap", self.may_begin != other.may_begin),
             ("bootstrap_expect", self.bootstrap_expect != other.bootstrap_expect),
             ("bind_addr", self.calls.bind != other.calls.bind),
+            ("limits.rpc_client_timeout", self.calls.patience != other.calls.patience),
+            ("performance.rpc_hold_timeout", self.calls.hold != other.calls.hold),
             ("advertise_addr", self.advertise != other.advertise),
             ("advertise_addr_wan", self.advertise_wan != other.advertise_wan),
             ("domain", self.dns.domain != other.dns.domain),

@@ -90,6 +90,8 @@ impl Membership {
     ) {
         let mut ready = Some(ready);
         let mut replaced = raft.subscribe(vec![Topic::Everything]);
+        // One that left may have a node again.
+        let mut nodes = raft.subscribe(vec![Topic::Nodes]);
         let mut everything_at = now();
         loop {
             let mut wake = now() + RETRY_AFTER.min(every);
@@ -116,6 +118,7 @@ impl Membership {
                 () = tokio::time::sleep_until(wake.into()) => {}
                 () = changed(&mut members) => {}
                 () = self.0.told.notified() => {}
+                _ = &mut nodes => nodes = raft.subscribe(vec![Topic::Nodes]),
                 // This server's rows may not be in it.
                 _ = &mut replaced => {
                     replaced = raft.subscribe(vec![Topic::Everything]);

@@ -37,6 +37,10 @@ pub struct Roll {
     vanished: BTreeMap<Key, bool>,
     /// Nodes of agents that gossip does not know, since when.
     strangers: BTreeMap<Key, Instant>,
+    /// Who left.
+    left: BTreeSet<Key>,
+    /// Whose node is there again though they left, and when that is looked at.
+    returned: BTreeMap<Key, Instant>,
     /// Other servers that were told of.
     servers: BTreeSet<Key>,
     /// Not told yet.
@@ -65,6 +69,9 @@ pub enum News {
 /// to find a server that lost what it knew of them.
 const NOT_WELL_AFTER: Duration = Duration::from_secs(60);
 const NO_NODE_AFTER: Duration = Duration::from_secs(180);
+/// What one that left had on its way may arrive after it was removed. But it may also be back, and servers be told that later
+/// than what it has.
+const RETURNED_FOR: Duration = Duration::from_secs(5);
 /// One to free a name, one to take off what it was, one to write what it is.
 const STEPS_MAX: u8 = 3;
 
@@ -93,6 +100,8 @@ impl Roll {
             members: Members::new(),
             vanished: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            left: BTreeSet::new(),
+            returned: BTreeMap::new(),
             servers: BTreeSet::new(),
             news: Vec::new(),
             guard: Guard::new(guard),
@@ -110,16 +119,29 @@ impl Roll {
                 }
                 DiffItem::Remove(key, _) => {
                     self.settled(key);
+                    self.left.remove(key);
                     self.dirty.insert(key.clone(), 0);
                 }
             }
+        }
+        let is_back = |key: &&Key| catalog.node(key).is_some();
+        let back: BTreeSet<Key> = self.left.iter().filter(is_back).cloned().collect();
+        self.returned.retain(|key, _| back.contains(key));
+        for key in back {
+            self.returned.entry(key).or_insert(now + RETURNED_FOR);
         }
     }
 
     fn heard(&mut self, key: &Key, catalog: &Catalog, now: Instant) {
         self.strangers.remove(key);
         self.dirty.insert(key.clone(), 0);
-        match self.members.get(key).map(|member| member.status) {
+        let status = self.members.get(key).map(|member| member.status);
+        if status == Some(gossip::Status::Left) && *key != self.own_key {
+            self.left.insert(key.clone());
+        } else {
+            self.left.remove(key);
+        }
+        match status {
             _ if *key == self.own_key => {}
             Some(gossip::Status::Failed) => self.gone(key, catalog, now),
             // Not alive, yet not known to be gone.
@@ -183,6 +205,9 @@ impl Roll {
     /// Looks at who vanished with whom. Gives what is new since the last time.
     pub fn judge(&mut self, now: Instant) -> Vec<News> {
         let mut news = std::mem::take(&mut self.news);
+        for (key, _) in self.returned.extract_if(.., |_, at| *at <= now) {
+            self.dirty.insert(key, 0);
+        }
         if self.guard.is_idle() {
             return news;
         }
@@ -215,7 +240,7 @@ impl Roll {
 
     /// When something is to be judged anew, if nothing happens before.
     pub fn due(&self) -> Option<Instant> {
-        self.guard.due()
+        self.guard.due().into_iter().chain(self.returned.values().copied()).min()
     }
 
     /// What is to be written next: of each name at most one command, and of no more names than that. Nothing, once all rows

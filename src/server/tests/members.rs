@@ -308,6 +308,29 @@ fn a_name_goes_to_another_id_at_the_same_address() {
     assert_eq!(world.catalog.node("elm").unwrap().node().id, Some(Uuid::from_u128(9)));
 }
 
+/// What it had on its way when it left comes after it was removed; what it has when it is back may come before it is known.
+#[test]
+fn who_left_is_no_node_again() {
+    let mut world = World::of(["elm".into()], off());
+    world.set("elm", Standing::Left);
+    assert_eq!((world.settle().0, world.settle().0), (1, 0));
+    assert_eq!((world.health("elm"), world.roll.due()), (String::new(), None));
+    let node =
+        Node { name: "elm".into(), id: Some(id("elm")), address: "10.0.0.2".into(), ..Node::default() };
+    let late = Command::Register(Box::new(Register { node, ..Register::default() }));
+    world.apply(late.clone());
+    assert_eq!(world.settle().0, 0);
+    assert_eq!(world.roll.due(), Some(world.now + Duration::from_secs(5)));
+    assert_eq!(world.after(4).settle().0, 0);
+    assert_eq!((world.after(1).settle().0, world.settle().0), (1, 0));
+    assert_eq!((world.catalog.node("elm").is_none(), world.roll.due()), (true, None));
+    world.apply(late);
+    world.settle();
+    world.set("elm", Standing::Alive);
+    world.after(5).settle();
+    assert_eq!((world.health("elm"), world.roll.due()), ("+".into(), None));
+}
+
 #[test]
 fn maintenance_of_a_node_elsewhere_takes_its_services_out() {
     let mut world = World::of(["elm".into()], off());
