@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     fs,
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
@@ -162,6 +162,25 @@ fn a_read_that_waits_is_answered_by_a_change() {
     let same = elm.get("/v1/kv/x")[0]["ModifyIndex"].as_u64().unwrap();
     let waited = elm.get(&format!("/v1/kv/x?index={same}&wait=10ms"));
     assert_eq!(waited[0]["ModifyIndex"].as_u64(), Some(same), "after its wait");
+}
+
+#[test]
+fn who_waits_is_told_what_there_is_when_the_asked_agent_stops() {
+    let oak = server();
+    let mut elm = client_of(&oak, "elm", &[]);
+    elm.request("PUT", "/v1/kv/x", "1");
+    let index = elm.get("/v1/kv/x")[0]["ModifyIndex"].as_u64().unwrap();
+    let mut waiting = TcpStream::connect(elm.http()).unwrap();
+    waiting.set_read_timeout(Some(support::DEADLINE)).unwrap();
+    let head = "Host: test\r\nConnection: close\r\n\r\n";
+    write!(waiting, "GET /v1/kv/x?raw&index={index}&wait=5m HTTP/1.1\r\n{head}").unwrap();
+    // Who comes later is answered later.
+    elm.get("/v1/agent/self");
+    elm.signal("TERM");
+    assert_eq!(elm.exit_code(), Some(0));
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n1"), "{answer}");
 }
 
 #[test]
