@@ -48,6 +48,8 @@ const VOTES_MAX: usize = 4096;
 const PASSED_MAX: u8 = 4;
 /// A timer this late means that the process was stopped.
 const LATE: Duration = Duration::from_millis(250);
+/// No suspicion that was put off for so long is put off again.
+const PUT_OFF_MAX: Duration = Duration::from_secs(8);
 
 impl Machine {
     /// foca wants to be called later. What it wants of its suspicions is not done: they are held here.
@@ -325,7 +327,8 @@ impl Machine {
 
     /// A timer that comes late says that we were stopped; what was said meanwhile has yet to be heard.
     pub(super) fn mind_pause(&mut self, now: Instant) {
-        if self.timers.due().is_none_or(|at| now.saturating_duration_since(at) < LATE) {
+        let late = self.timers.due().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        if late < LATE {
             return;
         }
         self.counters.stopped.add(1);
@@ -334,7 +337,8 @@ impl Machine {
             Due::Foca(Timer::ProbeRandomMember(_)) => Some(Duration::from_secs(1)),
             _ => None,
         });
-        let by = Duration::from_secs(2);
-        self.suspicions.values_mut().filter(|it| it.put_off < by * 4).for_each(|it| it.put_off += by);
+        // The time in which we heard nothing counts for nobody; nor does it give anyone a life for ever.
+        let by = late + Duration::from_secs(2);
+        self.suspicions.values_mut().filter(|it| it.put_off < PUT_OFF_MAX).for_each(|it| it.put_off += by);
     }
 }

@@ -34,6 +34,10 @@ impl Machine {
         self.finish();
     }
 
+    pub(in crate::gossip) fn doubt(&self) -> u32 {
+        self.doubt
+    }
+
     pub(in crate::gossip) fn root(&self) -> u64 {
         self.roster.root()
     }

@@ -65,7 +65,12 @@ fn lost_packets_are_no_lost_members() {
         assert_eq!(sum(|it| &it.renewed), 0, "nobody was made to come back as another");
         assert_eq!(sum(|it| &it.malformed), 0);
         if loss < 0.1 {
-            assert_eq!(sum(|it| &it.suspected), 0, "a ping that is lost is repeated");
+            assert_eq!(sum(|it| &it.suspected), 0);
+            // Pinged once only, a tenth of all would have had to be asked over a stream.
+            let streams: u64 = sim.nodes.iter().map(|node| node.stream_bytes).sum();
+            let bytes = streams / sum(|it| &it.probes);
+            println!("loss {loss}, {count}: {bytes} bytes of streams a probe");
+            assert!(bytes < 10, "a ping that is lost is repeated: {bytes} bytes of streams a probe");
         }
     }
 }
@@ -137,4 +142,37 @@ fn who_is_cut_off_probes_less() {
     sim.net.cut = Box::new(|_, _| false);
     sim.watch(|members| members.values().all(|it| it.status == Status::Alive));
     assert_eq!(sim.run_until_seen(Duration::from_secs(15)), 20);
+}
+
+/// Those who are asked for help say that they heard nothing, either: so nobody takes another's silence for its own deafness.
+#[test]
+fn whoever_probes_the_dead_does_not_doubt_itself() {
+    let mut sim = Sim::pool(30, 10, timing(2));
+    sim.lose(9);
+    for _ in 0..200 {
+        sim.run(Duration::from_millis(100));
+        for at in sim.alive() {
+            assert_eq!(sim.nodes[at].machine.as_ref().map(crate::gossip::Machine::doubt), Some(0), "{at}");
+        }
+    }
+    assert!(sim.members(0)["node-9"].status == Status::Failed);
+}
+
+/// It suspected others when it was stopped: they have said otherwise since, and it has not heard of that yet.
+#[test]
+fn who_was_stopped_hears_before_it_judges() {
+    for seed in 0..4 {
+        let mut sim = Sim::pool(10, 8500 + seed, timing(2));
+        sim.net.cut = Box::new(|from, to| (from == 4) != (to == 4));
+        sim.run(Duration::from_millis(2500));
+        let suspected = sim.nodes[4].machine.as_ref().unwrap().counters().suspected.get();
+        sim.stop(4, Duration::from_secs(40));
+        sim.run(Duration::from_secs(1));
+        sim.net.cut = Box::new(|_, _| false);
+        let before = sim.nodes[4].machine.as_ref().unwrap().counters().failed.get();
+        sim.run(Duration::from_secs(60));
+        let after = sim.nodes[4].machine.as_ref().unwrap().counters().failed.get();
+        println!("seed {seed}: {suspected} suspected before the stop, {} failed", after - before);
+        assert_eq!(after - before, 0, "seed {seed}");
+    }
 }
