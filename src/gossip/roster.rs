@@ -106,7 +106,7 @@ impl Roster {
         self.failed += usize::from(entry.state == State::Failed);
         self.sums[bucket(entry.id.key)] ^= entry.sum();
         if let Some(id) = entry.node_id()
-            && entry.state < State::Left
+            && (entry.state.is_here() || (entry.state == State::Failed && !self.owners.contains_key(&*id)))
         {
             self.owners.insert(id, entry.id.key);
         }
@@ -164,6 +164,16 @@ impl Roster {
             None => return None,
         };
         Some(format!("Member '{name}' has conflicting node ID '{node_id}' with {whose}"))
+    }
+
+    /// Who has the node id of this one, if it began its life after it.
+    pub fn elder(&self, datacenter: &str, id: &Id, record: &Record) -> Option<u64> {
+        let is_ours = record.tags.get("dc").is_some_and(|dc| **dc == *datacenter);
+        let owner = record.tags.get("id").and_then(|node_id| self.owners.get(&**node_id))?;
+        let said = self.get(*owner)?.record.as_ref()?;
+        // The first generation of a life begins its versions.
+        let elder = (record.version >> 16, id.key) < (said.version >> 16, *owner);
+        (is_ours && elder).then_some(*owner)
     }
 
     /// Of all that is known; equal where two know the same.

@@ -174,6 +174,21 @@ impl Machine {
         asked.then(|| self.roster.objection(&self.me(), &self.settings.datacenter, id, record)).flatten()
     }
 
+    /// Whether what others say of a member is not taken in: who has another's node id. Two of one id may have been let in at one
+    /// moment, by members that did not know of each other's: all must choose the same then, and the younger one gives way.
+    pub(super) fn objects(&mut self, id: &Id, record: &Record, state: State) -> bool {
+        if !state.is_here() {
+            return false;
+        }
+        let Some(text) = self.objection(id, record, state) else { return false };
+        let elder = self.roster.elder(&self.settings.datacenter, id, record);
+        if elder.is_some_and(|owner| owner == self.me().key) && self.life.stage == Stage::Here {
+            self.life.stage = Stage::Stopped;
+            self.tell(Happening::Conflict(text));
+        }
+        elder.is_none()
+    }
+
     /// Why one that asks is not let in.
     pub(super) fn refusal(&mut self, row: &Row, now: Instant) -> Option<String> {
         let me = self.me();
@@ -393,7 +408,7 @@ impl Machine {
         if record.version <= known || key(&record.name) != id.key || entry.state == State::Pruned {
             return false;
         }
-        if self.objection(id, record, entry.state).is_some() {
+        if self.objects(id, record, entry.state) {
             self.counters.strangers.add(1);
             return false;
         }

@@ -153,7 +153,7 @@ impl Machine {
             _ => Member::down(row.id),
         };
         if let Some(record) = &row.record
-            && (!record.fits() || self.objection(&row.id, record, row.state).is_some())
+            && (!record.fits() || self.objects(&row.id, record, row.state))
         {
             self.counters.strangers.add(1);
             return None;

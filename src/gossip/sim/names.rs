@@ -140,3 +140,37 @@ fn a_pool_has_an_end() {
     assert_eq!(text, Err("the pool has its limit of 6 members".into()));
     assert!((0..5).all(|at| sim.members(at).len() == 6));
 }
+
+/// A machine was cloned with its data: both are let in at one moment, by members that do not know of the other one yet.
+#[test]
+fn of_two_with_one_node_id_the_younger_stops() {
+    for apart in [0, 5, 20] {
+        let mut sim = Sim::pool(10, 94, Timing::lan());
+        let mut clones = Vec::new();
+        for age in [0, 1] {
+            let at = sim.add();
+            let mut settings = sim.settings(at);
+            settings.id = uuid::Uuid::from_u128(77);
+            settings.generation += age;
+            sim.kill(at);
+            sim.start_with(at, settings);
+            clones.push(at);
+        }
+        sim.join(clones[0], 0);
+        sim.run(Duration::from_millis(apart));
+        sim.join(clones[1], 1);
+        sim.run(Duration::from_secs(60));
+        // It stops, or was not let in to begin with.
+        let given_up =
+            |it: &Happening| matches!(it, Happening::Conflict(_) | Happening::Joined { outcome: Err(_), .. });
+        let gave_up = |at: &usize| sim.nodes[*at].tells.iter().any(|(_, it)| given_up(it));
+        assert_eq!(clones.iter().map(gave_up).collect::<Vec<_>>(), [false, true], "{apart} ms");
+        let root = sim.nodes[0].machine.as_ref().unwrap().root();
+        for at in 0..11 {
+            let members = sim.members(at);
+            assert_eq!(members["node-10"].status, Status::Alive, "{apart} ms: {at}");
+            assert!(members.get("node-11").is_none_or(|it| it.status == Status::Failed), "{apart} ms: {at}");
+            assert_eq!(sim.nodes[at].machine.as_ref().unwrap().root(), root, "{apart} ms: {at}");
+        }
+    }
+}
