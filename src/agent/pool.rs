@@ -154,7 +154,9 @@ pub async fn take_part(
     stop: CancellationToken,
 ) {
     if shared.identity.server {
-        let told = shared.pool.fire(NEW_LEADER.into(), shared.identity.node_name.as_bytes().to_vec()).await;
+        // Never the same twice: what this server said in a former life, at the same time of its clock, is heard already.
+        let payload = format!("{}\n{:016x}", shared.identity.node_name, fastrand::u64(..));
+        let told = shared.pool.fire(NEW_LEADER.into(), payload.into_bytes()).await;
         if !matches!(told, Ok(Ok(_))) {
             tracing::warn!("members were not told that this server leads");
         }
@@ -183,7 +185,8 @@ async fn hear(shared: &Shared) {
         match events.recv().await {
             // A leader knows, and has compared what it has.
             Ok(UserEvent { name, payload, .. }) if &*name == NEW_LEADER => {
-                if *payload != *shared.identity.node_name.as_bytes() {
+                let leader = payload.split(|byte| *byte == b'\n').next();
+                if leader != Some(shared.identity.node_name.as_bytes()) {
                     shared.server_came();
                 }
             }
