@@ -467,8 +467,17 @@ async fn received(socket: &UdpSocket) -> Vec<u8> {
     reply
 }
 
+/// What finds no room in a socket is lost, as on any network: it is asked again.
 async fn ask_udp(to: SocketAddr, packet: &[u8]) -> Vec<u8> {
     let socket = connected(to).await;
+    for _ in 0..9 {
+        socket.send(packet).await.unwrap();
+        let mut reply = vec![0; 65_535];
+        if let Ok(length) = timeout(Duration::from_secs(1), socket.recv(&mut reply)).await {
+            reply.truncate(length.unwrap());
+            return reply;
+        }
+    }
     socket.send(packet).await.unwrap();
     received(&socket).await
 }
