@@ -14,7 +14,9 @@ use std::{
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use serde_json::{Value, json};
-use support::{Agent, ask, ask_tcp, ask_with_edns, fresh_address, fresh_folder, try_request, wait_for};
+use support::{
+    Agent, ask, ask_tcp, ask_with_edns, fresh_address, fresh_folder, try_request, type_words, wait_for,
+};
 
 /// A folder that is gone with its test.
 struct Data(PathBuf);
@@ -434,15 +436,6 @@ fn limits_of_calls_may_be_changed_by_a_reload() {
         Err(error) => error.kind() == ErrorKind::ConnectionReset,
     };
     assert!(is_closed, "{heard:?}");
-}
-
-fn type_words(agent: &Agent, words: &[&str]) -> (String, String, i32) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
-    command.args(words).env("CONSUL_HTTP_ADDR", agent.http().to_string()).env_remove("CONSUL_HTTP_TOKEN");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let output = support::ended(child, support::DEADLINE);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
 }
 
 #[test]

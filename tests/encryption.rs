@@ -4,23 +4,14 @@ mod support;
 
 use std::{
     fs,
-    net::Ipv4Addr,
     process::{Command, Stdio},
 };
 
 use serde_json::{Value, json};
-use support::{Agent, fresh_address, fresh_folder, wait_for};
+use support::{Agent, fresh_address, fresh_folder, spawn, wait_for};
 
 const ONE: &str = "AQEBAQEBAQEBAQEBAQEBAQ==";
 const OTHER: &str = "AgICAgICAgICAgICAgICAg==";
-
-fn spawn(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let name = format!("-node={name}");
-    let arguments: Vec<&str> = ["-dev", &name].into_iter().chain(arguments.iter().copied()).collect();
-    Agent::launch(command, address, &arguments, &[])
-}
 
 fn start(name: &str, arguments: &[&str]) -> Agent {
     let agent = spawn(fresh_address(), name, arguments);

@@ -11,7 +11,7 @@ use std::{
 
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
-use support::{Agent, fresh_address, wait_for};
+use support::{Agent, fresh_address, spawn, type_words, wait_for};
 
 const ELM_ID: &str = "00000000-0000-0000-0000-0000000000e1";
 /// As in dev mode.
@@ -27,14 +27,6 @@ fn start_at(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
     let agent = spawn(address, name, arguments);
     agent.wait_for_log("agent running!");
     agent
-}
-
-fn spawn(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let name = format!("-node={name}");
-    let arguments: Vec<&str> = ["-dev", &name].into_iter().chain(arguments.iter().copied()).collect();
-    Agent::launch(command, address, &arguments, &[])
 }
 
 fn join(agent: &Agent, to: &Agent) -> (u16, String) {
@@ -96,16 +88,6 @@ fn well() -> Value {
 
 fn gone() -> Value {
     json!(["critical", "Agent not live or unreachable"])
-}
-
-/// What a command says and its exit code.
-fn type_words(agent: &Agent, words: &[&str]) -> (String, String, i32) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
-    command.args(words).env("CONSUL_HTTP_ADDR", agent.http().to_string()).env_remove("CONSUL_HTTP_TOKEN");
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let output = support::ended(child, support::DEADLINE);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// As 192.0.2.0/24, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "(IpAddr, u8)", into = "(IpAddr, u8)")]
 pub struct Network {
     ip: IpAddr,
     prefix: u8,
@@ -38,6 +39,21 @@ fn same_start(one: u128, other: u128, prefix: u8, bits: u32) -> bool {
 #[error("expected an address, or a network as 192.0.2.0/24")]
 pub struct NoNetwork;
 
+impl TryFrom<(IpAddr, u8)> for Network {
+    type Error = NoNetwork;
+
+    fn try_from((ip, prefix): (IpAddr, u8)) -> Result<Self, NoNetwork> {
+        let whole = if ip.is_ipv4() { u32::BITS } else { Ipv6Addr::BITS };
+        if u32::from(prefix) > whole { Err(NoNetwork) } else { Ok(Network { ip, prefix }) }
+    }
+}
+
+impl From<Network> for (IpAddr, u8) {
+    fn from(Network { ip, prefix }: Network) -> Self {
+        (ip, prefix)
+    }
+}
+
 impl FromStr for Network {
     type Err = NoNetwork;
 
@@ -46,7 +62,7 @@ impl FromStr for Network {
         let ip: IpAddr = ip.parse().map_err(|_| NoNetwork)?;
         let whole = if ip.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.map_or(Ok(whole), |prefix| prefix.parse().map_err(|_| NoNetwork))?;
-        if prefix > whole { Err(NoNetwork) } else { Ok(Network { ip, prefix }) }
+        Network::try_from((ip, prefix))
     }
 }
 
@@ -62,6 +78,11 @@ mod tests {
         for text in ["", "192.0.2", "192.0.2.0/33", "2001:db8::/129", "192.0.2.0/", "192.0.2.0/-1", "a/8"] {
             assert_eq!(text.parse::<Network>(), Err(NoNetwork), "{text}");
         }
+        let sent: Network = "192.0.2.0/24".parse().unwrap();
+        let bytes = rmp_serde::to_vec_named(&sent).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Network>(&bytes).unwrap(), sent);
+        let none = rmp_serde::to_vec_named(&(IpAddr::from([192, 0, 2, 0]), 33_u8)).unwrap();
+        assert!(rmp_serde::from_slice::<Network>(&none).is_err(), "nor is it sent like that");
         assert!("0.0.0.0/0".parse::<Network>().unwrap().contains("8.8.8.8".parse().unwrap()));
     }
 }

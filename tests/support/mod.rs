@@ -278,6 +278,25 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>, state: 
     panic!("waited in vain for {what}; now: {}", state());
 }
 
+/// An agent of this name with `-dev`, which need not have started yet.
+pub fn spawn(address: Ipv4Addr, name: &str, arguments: &[&str]) -> Agent {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let name = format!("-node={name}");
+    let arguments: Vec<&str> = ["-dev", &name].into_iter().chain(arguments.iter().copied()).collect();
+    Agent::launch(command, address, &arguments, &[])
+}
+
+/// What a command says to an agent, and its exit code.
+pub fn type_words(agent: &Agent, words: &[&str]) -> (String, String, i32) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lictor"));
+    command.args(words).env("CONSUL_HTTP_ADDR", agent.http().to_string()).env_remove("CONSUL_HTTP_TOKEN");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let output = ended(child, DEADLINE);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr), output.status.code().unwrap())
+}
+
 /// How a program ends, and what it said; one that has not ended within `limit` is killed, and is a fault.
 pub fn ended(mut child: Child, limit: Duration) -> Output {
     let said: [Arc<Mutex<Vec<u8>>>; 2] = Default::default();
